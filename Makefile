@@ -1,0 +1,60 @@
+# `make demo` and `make test` need Python >= 3.11 and nothing else: they build .venv on first use.
+# Every path is relative, so that the clone may lie anywhere.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format clean
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
+
+# What is tested is this folder, whatever the caller's shell puts in front of it.
+unexport PYTHONPATH PYTHONHOME
+# Otherwise pyright asks the network for its newest version at each run.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{printf "%-12s %s\n", $$1, $$2}'
+
+demo: .venv/.demo  ## train on handwritten digits with and without GC: make demo ARGS="--backend torch"
+	$(PY) -m examples.digits $(ARGS)
+
+test: lint  ## everything that must hold: lint, types, tests, doctests, the code in README and docs
+	$(PY) -m pytest -n 2 $(ARGS)
+
+lint: .venv/.dev  ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pyright --pythonpath $(PY)
+
+format: .venv/.dev  ## apply the style
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:  ## remove .venv and everything built; runs/ stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment for all: installs only add to it, and are repeated when what they read has changed.
+
+.venv/.demo: .venv/.build
+	$(PIP) --no-build-isolation --editable '.[examples]'
+	@touch $@
+
+.venv/.dev: .venv/.build
+	@echo "Installing PyTorch, JAX, CuPy and the checks: once, several minutes"
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+.venv/.build: pyproject.toml constraints.txt
+	@test -x $(PY) && $(PY) -m pip --version >/dev/null 2>&1 || { \
+	  for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	    "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    echo "Making .venv with $$("$$python" --version)"; \
+	    exec "$$python" -m venv --clear .venv; \
+	  done; \
+	  echo "No Python >= 3.11 with the venv module was found (tried: $(PYTHON) python3 python3.13 python3.12 python3.11)." >&2; \
+	  echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; \
+	  exit 1; }
+	$(PIP) hatchling
+	@touch $@
