@@ -1,0 +1,259 @@
+"""SGD, Adam and AdamW over a dict of arrays: the updates, with a state for each parameter."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gc_core import checks
+from gc_core.adam import AdamState, adam_init, adam_update
+from gc_core.arrays import NUMPY
+from gc_core.sgdm import SGDMState, sgdm_init, sgdm_update
+
+Axes = Mapping[str, int | tuple[int, ...] | None]
+
+
+class Optimizer:
+    """What the three optimizers share: every parameter is updated, or none.
+
+    A subclass names the functions it drives; `hyper` holds their options and may be changed between steps.
+    """
+
+    framework: ClassVar[checks.Framework] = NUMPY
+
+    def __init__(self, params: dict[str, Any], axes: Axes, hyper: dict[str, Any]):
+        if not isinstance(params, dict):
+            raise TypeError(f"params must be a dict of arrays by name; got {type(params).__qualname__}")
+        if not isinstance(axes, Mapping):
+            raise TypeError(f"axes must be a dict by the names of params; got {type(axes).__qualname__}")
+        for name, w in params.items():
+            checks.array(self.framework, f"params[{name!r}]", w)
+        _same_names("axes", axes, params)
+        self.params = params
+        self.axes = {name: checks.axis(axes[name], w.shape, f"axes[{name!r}]") for name, w in params.items()}
+        self.check(**hyper)
+        self.hyper = hyper
+        self.state = {name: self.init(w) for name, w in params.items()}
+
+    def check(self, **hyper: Any) -> None:
+        """Raise if an option is wrong."""
+        raise NotImplementedError
+
+    def init(self, w: Any) -> Any:
+        """The state of one parameter before its first update."""
+        raise NotImplementedError
+
+    def update(self, w: Any, grad: Any, state: Any, axis: tuple[int, ...] | None) -> tuple[Any, Any]:
+        """One parameter's new value and state."""
+        raise NotImplementedError
+
+    def step(self, grads: Mapping[str, Any]) -> None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            grads: gradients by name, for every parameter; None for one to leave as it is.
+
+        Raises:
+            TypeError, ValueError: as the update functions do; then no parameter and no state has changed.
+        """
+        if not isinstance(grads, Mapping):
+            raise TypeError(f"grads must be a dict by the names of params; got {type(grads).__qualname__}")
+        _same_names("grads", grads, self.params)
+        new = {}
+        for name, grad in grads.items():
+            if grad is not None:
+                try:
+                    new[name] = self.update(self.params[name], grad, self.state[name], self.axes[name])
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"{name}: {error}") from None
+        for name, (w, state) in new.items():
+            self.params[name], self.state[name] = w, state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The options and every parameter's state: {"hyper": {…}, "state": {name: {field: value}}}."""
+        return {"hyper": dict(self.hyper), "state": {name: state._asdict() for name, state in self.state.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up a `state_dict()`. The axes stay those of this optimizer.
+
+        Raises:
+            TypeError, ValueError: it is not the state of this kind of optimizer, or names, shapes or dtypes differ;
+                then nothing has changed.
+        """
+        if not isinstance(state_dict, Mapping) or not {"hyper", "state"} <= state_dict.keys():
+            raise TypeError("state_dict must be what state_dict() gave: a dict with 'hyper' and 'state'")
+        _same_names("state_dict['hyper']", state_dict["hyper"], self.hyper)
+        _same_names("state_dict['state']", state_dict["state"], self.params)
+        self.check(**state_dict["hyper"])
+        new = {}
+        for name, fields in state_dict["state"].items():
+            state_type = type(self.state[name])
+            _same_names(f"state_dict['state'][{name!r}]", fields, state_type._fields)
+            w = self.params[name]
+            state = state_type(
+                **{field: value.copy() if hasattr(value, "shape") else value for field, value in fields.items()}
+            )
+            checks.tensors(self.framework, w, w, state, state_type)
+            if "step" in fields:
+                checks.count("step", fields["step"])
+                checks.amsgrad_state(state_dict["hyper"]["amsgrad"], fields["max_exp_avg_sq"])
+            new[name] = state
+        self.hyper, self.state = dict(state_dict["hyper"]), new
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
+        on = sum(axis is not None for axis in self.axes.values())
+        return f"{type(self).__name__}({options}) with GC on {on} of {len(self.axes)} parameters"
+
+
+def _same_names(what: str, got: Any, wanted: Any) -> None:
+    missing, unknown = sorted(set(wanted) - set(got)), sorted(set(got) - set(wanted))
+    if missing or unknown:
+        raise ValueError(
+            f"{what} must have the names {sorted(wanted)}"
+            + (f"; {missing} missing" if missing else "")
+            + (f"; {unknown} unknown" if unknown else "")
+        )
+
+
+class SGD(Optimizer):
+    """GC-SGDM over a dict of arrays; the options are those of `sgdm_update`.
+
+    Formula: that of `sgdm_update`, for each parameter.
+
+    Args:
+        params: arrays by name; `step` puts new arrays in their place in this dict.
+        axes: fan-in axes by name, for every parameter; None: no GC.
+        lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on: see `sgdm_update`.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    >>> import numpy as np
+    >>> params = {"w": np.array([[1.0, 3.0]]), "b": np.array([1.0])}
+    >>> optimizer = SGD(params, {"w": 1, "b": None}, lr=0.5)
+    >>> optimizer.step({"w": np.array([[2.0, 4.0]]), "b": np.array([1.0])})
+    >>> params
+    {'w': array([[1.5, 2.5]]), 'b': array([0.5])}
+
+    Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, np.ndarray],
+        axes: Axes,
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        gc_on: str = "gradient",
+    ):
+        hyper = dict(
+            lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov,
+            weight_decay=weight_decay, decoupled=decoupled, gc_on=gc_on,
+        )  # fmt: skip
+        super().__init__(params, axes, hyper)
+
+    def check(self, **hyper: Any) -> None:
+        checks.sgdm(**hyper)
+
+    def init(self, w: np.ndarray) -> SGDMState:
+        return sgdm_init(w)
+
+    def update(self, w, grad, state, axis):
+        return sgdm_update(w, grad, state, axis=axis, **self.hyper)
+
+
+class Adam(Optimizer):
+    """GC-Adam over a dict of arrays; the options are those of `adam_update`.
+
+    Formula: that of `adam_update`, for each parameter; weight_decay is L2, added to the gradient.
+
+    Args:
+        params: arrays by name; `step` puts new arrays in their place in this dict.
+        axes: fan-in axes by name, for every parameter; None: no GC.
+        lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    >>> import numpy as np
+    >>> params = {"w": np.array([[1.0, 3.0]])}
+    >>> Adam(params, {"w": 1}, lr=0.5, eps=0.0).step({"w": np.array([[2.0, 4.0]])})
+    >>> params
+    {'w': array([[1.5, 2.5]])}
+
+    Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2.
+    """
+
+    decoupled: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: dict[str, np.ndarray],
+        axes: Axes,
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        gc_on: str = "gradient",
+    ):
+        hyper = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on)
+        self._amsgrad = amsgrad
+        super().__init__(params, axes, hyper)
+
+    def check(self, **hyper: Any) -> None:
+        checks.adam(decoupled=self.decoupled, **hyper)
+
+    def init(self, w: np.ndarray) -> AdamState:
+        return adam_init(w, amsgrad=self._amsgrad)
+
+    def update(self, w, grad, state, axis):
+        return adam_update(w, grad, state, axis=axis, decoupled=self.decoupled, **self.hyper)
+
+
+class AdamW(Adam):
+    """GC-AdamW over a dict of arrays: GC-Adam whose weight decay is added to the step.
+
+    Formula: that of `adam_update` with `decoupled=True`, for each parameter.
+
+    Args:
+        params: arrays by name; `step` puts new arrays in their place in this dict.
+        axes: fan-in axes by name, for every parameter; None: no GC.
+        lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`; weight_decay is 0.01 as in PyTorch.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    >>> import numpy as np
+    >>> params = {"w": np.array([[2.0, 4.0]])}
+    >>> AdamW(params, {"w": 1}, lr=0.5, eps=0.0, weight_decay=0.5).step({"w": np.array([[2.0, 4.0]])})
+    >>> params
+    {'w': array([[2. , 2.5]])}
+
+    Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2, with the decay of AdamW.
+    """
+
+    decoupled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        params: dict[str, np.ndarray],
+        axes: Axes,
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        gc_on: str = "gradient",
+    ):
+        super().__init__(
+            params, axes, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on
+        )

@@ -1,0 +1,191 @@
+"""The plan: what GC will do to each parameter of a model, one row each, to be read before training.
+
+A backend finds the rows; what a plan is, how it prints and how a row is overridden is the same everywhere.
+"""
+
+import math
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from gc_core import checks, layouts
+
+Overrides = Mapping[str, int | tuple[int, ...] | layouts.View | None]
+
+
+class Row(NamedTuple):
+    """One parameter of a plan.
+
+    >>> Row("fc.bias", (10,), (10,), None, "bias").axes is None
+    True
+    """
+
+    name: str
+    shape: tuple[int, ...]  # as stored
+    view: tuple[int, ...]  # as GC sees it: a reshape of the stored shape, nearly always the same
+    axes: tuple[int, ...] | None  # fan-in axes of the view; None: the gradient is left alone
+    why: str
+
+    @property
+    def fan_in(self) -> int | None:
+        """Elements of each weight vector; None where GC does nothing."""
+        return None if self.axes is None else math.prod(self.view[axis] for axis in self.axes)
+
+
+class Plan(Mapping[str, Row]):
+    """Rows by parameter name. Print it to read it; `rows` and `to_dicts()` are the same as data.
+
+    Args:
+        rows: one Row per parameter, in the model's order.
+
+    >>> plan = Plan([Row("fc.weight", (10, 64), (10, 64), (1,), "Linear"), Row("fc.bias", (10,), (10,), None, "bias")])
+    >>> plan["fc.weight"].axes
+    (1,)
+    >>> print(plan)
+    GC centralizes 1 of 2 parameters (640 of 650 numbers): from the gradient of each
+    weight vector it subtracts the mean of its elements. The others are untouched.
+    <BLANKLINE>
+    parameter  shape    weight vectors  axes  why
+    fc.weight  10 × 64  10 of 64        1     Linear
+    fc.bias    10       -               none  bias
+    """
+
+    def __init__(self, rows):
+        self.rows: tuple[Row, ...] = tuple(rows)
+        self._by_name = {row.name: row for row in self.rows}
+
+    def __getitem__(self, name: str) -> Row:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The rows as plain dicts, for JSON or a data frame."""
+        return [{**row._asdict(), "fan_in": row.fan_in} for row in self.rows]
+
+    def override(self, overrides: Overrides | None) -> "Plan":
+        """A plan with some rows replaced.
+
+        Args:
+            overrides: name pattern (`*`, `?`, `[…]` as in file names) -> fan-in axes of the stored shape, a `View`,
+                or None to leave the gradient alone. The last pattern that matches a name wins.
+
+        Raises:
+            TypeError: overrides is not a mapping of strings, or a value is none of these.
+            ValueError: a pattern matches no parameter, or the axes do not fit the shape.
+
+        >>> rows = [Row("emb.weight", (9, 4), (9, 4), None, "embedding")]
+        >>> Plan(rows).override({"emb.*": 1})["emb.weight"]
+        Row(name='emb.weight', shape=(9, 4), view=(9, 4), axes=(1,), why="override 'emb.*'")
+        """
+        if overrides is None:
+            return self
+        if not isinstance(overrides, Mapping):
+            raise TypeError(f"overrides must map name patterns to axes or None; got {type(overrides).__qualname__}")
+        rows = dict(self._by_name)
+        for pattern, value in overrides.items():
+            if not isinstance(pattern, str):
+                raise TypeError(f"overrides: a pattern must be a string; got {pattern!r}")
+            names = [name for name in rows if fnmatchcase(name, pattern)]
+            if not names:
+                raise ValueError(
+                    f"overrides: the pattern {pattern!r} matches no parameter; the names are "
+                    + textwrap.shorten(", ".join(map(repr, rows)), 300, placeholder=" …")
+                )
+            for name in names:
+                rows[name] = _overridden(rows[name], pattern, value)
+        return Plan(rows.values())
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def __repr__(self) -> str:
+        return self.to_text()
+
+    def to_text(self, width: int | None = None) -> str:
+        """The plan as a table no wider than `width` characters (the terminal's, when not given).
+
+        Rows that differ only in numbers in their names (the layers of a stack) are shown as one, under a pattern that
+        `overrides` would take.
+        """
+        width = max(width or shutil.get_terminal_size((100, 24)).columns, 40)
+        on = [row for row in self.rows if row.axes is not None]
+        size, size_on = (sum(math.prod(row.shape) for row in rows) for rows in (self.rows, on))
+        head = (
+            f"GC centralizes {len(on)} of {len(self.rows)} parameters ({size_on:,} of {size:,} numbers): from the "
+            "gradient of each weight vector it subtracts the mean of its elements. The others are untouched."
+        )
+        table = [("parameter", "shape", "weight vectors", "axes", "why"), *map(_cells, _collapsed(self.rows))]
+        return "\n".join([*textwrap.wrap(head, min(width, 80)), "", *_aligned(table, width)])
+
+
+def _overridden(row: Row, pattern: str, value: Any) -> Row:
+    why = f"override {pattern!r}"
+    if isinstance(value, layouts.View):
+        if math.prod(value.shape) != math.prod(row.shape):
+            raise ValueError(f"overrides[{pattern!r}]: {row.name} of shape {row.shape} cannot be seen as {value.shape}")
+        return Row(
+            row.name, row.shape, value.shape, checks.axis(value.axes, value.shape, f"overrides[{pattern!r}]"), why
+        )
+    axes = checks.axis(value, row.shape, f"overrides[{pattern!r}] for {row.name!r}:")
+    return Row(row.name, row.shape, row.shape, axes, why)
+
+
+def _collapsed(rows: tuple[Row, ...]) -> list[tuple[Row, int]]:
+    """Rows that differ only in the numbers in their names, as one row and a count, in the order of the first."""
+    alike: dict[Any, list[Row]] = {}
+    for row in rows:
+        parts = row.name.split(".")
+        key = (tuple("*" if part.isdigit() else part for part in parts), *row[1:])
+        alike.setdefault(key, []).append(row)
+    shown = []
+    for same in alike.values():
+        parts = [sorted(set(column)) for column in zip(*(row.name.split(".") for row in same), strict=True)]
+        name = ".".join(column[0] if len(column) == 1 else "*" for column in parts)
+        shown.append((same[0]._replace(name=name), len(same)))
+    return shown
+
+
+def _cells(shown: tuple[Row, int]) -> tuple[str, ...]:
+    row, count = shown
+    shape = " × ".join(map(str, row.shape)) or "scalar"
+    name = row.name + (f"  ({count} alike)" if count > 1 else "")
+    if row.axes is None:
+        return name, shape, "-", "none", row.why
+    axes = ", ".join(map(str, row.axes))
+    if row.view != row.shape:
+        axes += " of " + " × ".join(map(str, row.view))
+    units = math.prod(size for axis, size in enumerate(row.view) if axis not in row.axes)
+    return name, shape, f"{units:,} of {row.fan_in:,}", axes, row.why
+
+
+def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:
+    """Columns two spaces apart, the last one wrapped, the first one cut into lines where the rest leaves it no room."""
+    widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]) - 1)]
+    last = max(len(cells[-1]) for cells in table)
+    over = sum(widths) + 2 * len(widths) + last - width
+    if over > 0:  # the reasons wrap first, then the names, then the shapes
+        keep = min(last, 24)
+        over -= last - keep
+        last = keep
+        for i in (0, 3, 1, 2):
+            cut = max(0, min(over, widths[i] - 12))
+            widths[i], over = widths[i] - cut, over - cut
+    lines = []
+    for cells in table:
+        wrapped = [
+            textwrap.wrap(cell, size, break_on_hyphens=False) or [""]
+            for cell, size in zip(cells, [*widths, last], strict=True)
+        ]
+        for i in range(max(map(len, wrapped))):
+            texts = [column[i] if i < len(column) else "" for column in wrapped]
+            lines.append(
+                "  ".join(text.ljust(size) for text, size in zip(texts, [*widths, last], strict=True)).rstrip()
+            )
+    return lines

@@ -1,0 +1,1 @@
+"""The statements of the paper, each as a function."""
