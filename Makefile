@@ -10,6 +10,8 @@ PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints
 
 # What is tested is this folder, whatever the caller's shell puts in front of it.
 unexport PYTHONPATH PYTHONHOME
+# Our texts are UTF-8 in whatever language the machine is set to.
+export PYTHONUTF8 := 1
 # Otherwise pyright asks the network for its newest version at each run.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

@@ -21,7 +21,7 @@ class Optimizer:
 
     framework: ClassVar[checks.Framework] = NUMPY
 
-    def __init__(self, params: dict[str, Any], axes: Axes, hyper: dict[str, Any]):
+    def __init__(self, params: dict[str, Any], axes: Axes, **hyper: Any):
         if not isinstance(params, dict):
             raise TypeError(f"params must be a dict of arrays by name; got {type(params).__qualname__}")
         if not isinstance(axes, Mapping):
@@ -152,11 +152,17 @@ class SGD(Optimizer):
         decoupled: bool = False,
         gc_on: str = "gradient",
     ):
-        hyper = dict(
-            lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov,
-            weight_decay=weight_decay, decoupled=decoupled, gc_on=gc_on,
-        )  # fmt: skip
-        super().__init__(params, axes, hyper)
+        super().__init__(
+            params,
+            axes,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            gc_on=gc_on,
+        )
 
     def check(self, **hyper: Any) -> None:
         checks.sgdm(**hyper)
@@ -204,15 +210,15 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         gc_on: str = "gradient",
     ):
-        hyper = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on)
-        self._amsgrad = amsgrad
-        super().__init__(params, axes, hyper)
+        super().__init__(
+            params, axes, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on
+        )
 
     def check(self, **hyper: Any) -> None:
         checks.adam(decoupled=self.decoupled, **hyper)
 
     def init(self, w: np.ndarray) -> AdamState:
-        return adam_init(w, amsgrad=self._amsgrad)
+        return adam_init(w, amsgrad=self.hyper["amsgrad"])
 
     def update(self, w, grad, state, axis):
         return adam_update(w, grad, state, axis=axis, decoupled=self.decoupled, **self.hyper)
