@@ -16,7 +16,7 @@ class View(NamedTuple):
     """How GC sees one tensor.
 
     >>> out_first((10, 3, 5, 5))
-    View(shape=(10, 3, 5, 5), axes=(1, 2, 3), why='one weight vector per output unit, stored out first')
+    View(shape=(10, 3, 5, 5), axes=(1, 2, 3), why='stored (out, in…)')
     """
 
     shape: tuple[int, ...]
@@ -27,19 +27,19 @@ class View(NamedTuple):
 FAN_IN_ONE = "fan-in of 1: GC would freeze it"
 
 # Why a tensor is left alone.
-BIAS = "bias: nothing is summed over it"
-NORM = "normalization scale or shift: one number per channel"
-EMBEDDING = "embedding: its rows are looked up, not summed over"
-POSITION = "position embedding: added, not summed over"
-TOKEN = "token: put beside the input, not multiplied with it"
-RELATIVE_POSITION = "relative-position table: looked up, not summed over"
-BIAS_KV = "extra key or value of attention: put beside the input"
+BIAS = "bias"
+NORM = "normalization scale or shift"
+EMBEDDING = "embedding: looked up, not summed over"
+POSITION = "position embedding: added to the input"
+TOKEN = "token: part of the input"
+RELATIVE_POSITION = "relative-position table: looked up"
+BIAS_KV = "extra key or value: part of the input"
 LAYER_SCALE = "layer scale: one number per channel"
-MAGNITUDE = "magnitude of weight normalization: one number per unit"
-ORTHOGONAL = "orthogonal parametrization: not the weight itself"
-PARAMETRIZED = "unknown parametrization: not the weight itself; override the row if it is"
-SHARED_TABLE = "shared with an embedding, whose rows are looked up"
-UNKNOWN = "raw parameter of an unknown module: override the row if it is the weight of a linear map"
+MAGNITUDE = "magnitude of weight normalization"
+ORTHOGONAL = "orthogonal parametrization"
+PARAMETRIZED = "unknown parametrization: override if it is the weight"
+SHARED_TABLE = "shared with an embedding"
+UNKNOWN = "unknown module: override if it is a linear map's weight"
 
 
 def left_alone(shape: Sequence[int], why: str) -> View:
@@ -62,14 +62,14 @@ def out_first(shape: Sequence[int]) -> View:
     """(out, in, k…): PyTorch and Equinox, also transposed convolutions of Equinox."""
     if len(shape) < 2:
         return left_alone(shape, BIAS)
-    return weight(shape, range(1, len(shape)), "one weight vector per output unit, stored out first")
+    return weight(shape, range(1, len(shape)), "stored (out, in…)")
 
 
 def out_last(shape: Sequence[int]) -> View:
     """(k…, in, out): Flax, Keras, Haiku; `transformers`' Conv1D, which is a Linear stored (in, out)."""
     if len(shape) < 2:
         return left_alone(shape, BIAS)
-    return weight(shape, range(len(shape) - 1), "one weight vector per output unit, stored out last")
+    return weight(shape, range(len(shape) - 1), "stored (…in, out)")
 
 
 def in_out(shape: Sequence[int], groups: int = 1) -> View:
@@ -81,7 +81,7 @@ def in_out(shape: Sequence[int], groups: int = 1) -> View:
     >>> in_out((8, 3, 2, 2), groups=4)[:2]
     ((4, 2, 3, 2, 2), (1, 3, 4))
     """
-    why = "one weight vector per output channel, stored (in, out/groups, k…)"
+    why = "stored (in, out/groups, k…)"
     if groups == 1:
         return weight(shape, (0, *range(2, len(shape))), why)
     seen = (groups, shape[0] // groups, *shape[1:])
@@ -91,22 +91,22 @@ def in_out(shape: Sequence[int], groups: int = 1) -> View:
 def out_before_last(shape: Sequence[int]) -> View:
     """(k…, out, in): transposed convolutions of Keras and Haiku; of Flax with `transpose_kernel`."""
     ndim = len(shape)
-    return weight(shape, (*range(ndim - 2), ndim - 1), "one weight vector per output channel, stored (k…, out, in)")
+    return weight(shape, (*range(ndim - 2), ndim - 1), "stored (k…, out, in)")
 
 
 def depthwise(shape: Sequence[int]) -> View:
     """(k…, C, multiplier): depthwise convolutions of Keras, where each channel is a unit of its own."""
-    return weight(shape, range(len(shape) - 2), "one weight vector per channel, stored (k…, channels, multiplier)")
+    return weight(shape, range(len(shape) - 2), "stored (k…, channels, multiplier)")
 
 
 def heads_out(shape: Sequence[int]) -> View:
     """(in, heads, head_dim): the query, key and value kernels of Flax attention."""
-    return weight(shape, (0,), "one weight vector per head and feature, stored (in, heads, head_dim)")
+    return weight(shape, (0,), "stored (in, heads, head_dim)")
 
 
 def heads_in(shape: Sequence[int]) -> View:
     """(heads, head_dim, out): the out kernel of Flax attention."""
-    return weight(shape, (0, 1), "one weight vector per output unit, stored (heads, head_dim, out)")
+    return weight(shape, (0, 1), "stored (heads, head_dim, out)")
 
 
 def stacked(rule: Callable[[Sequence[int]], View], shape: Sequence[int], stack: int = 1) -> View:

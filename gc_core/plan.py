@@ -43,13 +43,14 @@ class Plan(Mapping[str, Row]):
     >>> plan = Plan([Row("fc.weight", (10, 64), (10, 64), (1,), "Linear"), Row("fc.bias", (10,), (10,), None, "bias")])
     >>> plan["fc.weight"].axes
     (1,)
-    >>> print(plan)
-    GC centralizes 1 of 2 parameters (640 of 650 numbers): from the gradient of each
-    weight vector it subtracts the mean of its elements. The others are untouched.
+    >>> print(plan.to_text(80))
+    GC centralizes 1 of 2 parameters (640 of 650 numbers): from the gradient of the
+    weights that feed one output unit it subtracts their mean. 'mean over' says
+    along which axes, and over how many weights. Parameters with - are untouched.
     <BLANKLINE>
-    parameter  shape    weight vectors  axes  why
-    fc.weight  10 × 64  10 of 64        1     Linear
-    fc.bias    10       -               none  bias
+    parameter  shape  mean over    why
+    fc.weight  10×64  axis 1 (64)  Linear
+    fc.bias    10     -            bias
     """
 
     def __init__(self, rows):
@@ -119,10 +120,11 @@ class Plan(Mapping[str, Row]):
         size, size_on = (sum(math.prod(row.shape) for row in rows) for rows in (self.rows, on))
         head = (
             f"GC centralizes {len(on)} of {len(self.rows)} parameters ({size_on:,} of {size:,} numbers): from the "
-            "gradient of each weight vector it subtracts the mean of its elements. The others are untouched."
+            "gradient of the weights that feed one output unit it subtracts their mean. 'mean over' says along which "
+            "axes, and over how many weights. Parameters with - are untouched."
         )
-        table = [("parameter", "shape", "weight vectors", "axes", "why"), *map(_cells, _collapsed(self.rows))]
-        return "\n".join([*textwrap.wrap(head, min(width, 80)), "", *_aligned(table, width)])
+        table = [("parameter", "shape", "mean over", "why"), *map(_cells, _collapsed(self.rows))]
+        return "\n".join([*textwrap.wrap(head, min(width, 100)), "", *_aligned(table, width)])
 
 
 def _overridden(row: Row, pattern: str, value: Any) -> Row:
@@ -154,38 +156,39 @@ def _collapsed(rows: tuple[Row, ...]) -> list[tuple[Row, int]]:
 
 def _cells(shown: tuple[Row, int]) -> tuple[str, ...]:
     row, count = shown
-    shape = " × ".join(map(str, row.shape)) or "scalar"
-    name = row.name + (f"  ({count} alike)" if count > 1 else "")
+    name = row.name + (f" ({count} alike)" if count > 1 else "")
+    shape = "×".join(map(str, row.shape)) or "scalar"
     if row.axes is None:
-        return name, shape, "-", "none", row.why
-    axes = ", ".join(map(str, row.axes))
+        return name, shape, "-", row.why
+    mean = f"{'axis' if len(row.axes) == 1 else 'axes'} {','.join(map(str, row.axes))} ({row.fan_in:,})"
     if row.view != row.shape:
-        axes += " of " + " × ".join(map(str, row.view))
-    units = math.prod(size for axis, size in enumerate(row.view) if axis not in row.axes)
-    return name, shape, f"{units:,} of {row.fan_in:,}", axes, row.why
+        mean += " of " + "×".join(map(str, row.view))
+    return name, shape, mean, row.why
 
 
 def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:
-    """Columns two spaces apart, the last one wrapped, the first one cut into lines where the rest leaves it no room."""
-    widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]) - 1)]
-    last = max(len(cells[-1]) for cells in table)
-    over = sum(widths) + 2 * len(widths) + last - width
-    if over > 0:  # the reasons wrap first, then the names, then the shapes
-        keep = min(last, 24)
-        over -= last - keep
-        last = keep
-        for i in (0, 3, 1, 2):
-            cut = max(0, min(over, widths[i] - 12))
-            widths[i], over = widths[i] - cut, over - cut
+    """Columns two spaces apart; where that is too wide, the reasons wrap first, then the names, then the rest."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    over = sum(widths) + 2 * (len(widths) - 1) - width
+    for i, least in ((3, 24), (0, 30), (2, 14), (1, 10), (3, 12), (0, 10), (2, 6), (1, 6)):
+        cut = max(0, min(over, widths[i] - least))
+        widths[i] -= cut
+        over -= cut
     lines = []
     for cells in table:
-        wrapped = [
-            textwrap.wrap(cell, size, break_on_hyphens=False) or [""]
-            for cell, size in zip(cells, [*widths, last], strict=True)
-        ]
+        wrapped = [_wrapped(cell, size) for cell, size in zip(cells, widths, strict=True)]
         for i in range(max(map(len, wrapped))):
-            texts = [column[i] if i < len(column) else "" for column in wrapped]
-            lines.append(
-                "  ".join(text.ljust(size) for text, size in zip(texts, [*widths, last], strict=True)).rstrip()
-            )
+            texts = (column[i] if i < len(column) else "" for column in wrapped)
+            padded = (text.ljust(size) for text, size in zip(texts, widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    """The cell in lines of at most `width`; a name breaks after a dot, a shape after a ×, if it can."""
+    lines = []
+    while len(cell) > width:
+        cut = max(cell.rfind(mark, 0, width) for mark in " .×") + 1 or width
+        lines.append(cell[:cut].rstrip())
+        cell = cell[cut:].lstrip()
+    return [*lines, cell]
