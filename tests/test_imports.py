@@ -12,7 +12,7 @@ NEEDS = {
     "gc_torch": {"gc_core", "torch"},
     "gc_jax": {"gc_core", "jax"},
     "gc_cupy": {"gc_core", "cupy"},
-    "gc_conformance": {"numpy"},
+    "gc_conformance": {"gc_conformance"},  # everything else on first use
 }
 FRAMEWORKS = {"torch", "jax", "jaxlib", "optax", "flax", "equinox", "keras", "tensorflow", "cupy", "transformers"}
 MAY = {"gc_core": set(), "gc_torch": {"torch"}, "gc_jax": {"jax", "jaxlib", "optax"}, "gc_cupy": {"cupy"}}

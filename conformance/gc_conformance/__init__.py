@@ -10,12 +10,23 @@
 The suite has its own oracle and imports no framework: `gc_core` is a port like any other.
 """
 
-from .port import NotProvided, Port, PortError, load
-from .registry import CHAPTERS, LEVELS, PROPERTIES, Property
-from .result import PropertyResult, RunResult, Violation
-from .runner import PROFILES, run
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-load_port = load
+if TYPE_CHECKING:
+    from .port import NotProvided, Port, PortError
+    from .port import load as load_port
+    from .registry import CHAPTERS, LEVELS, PROPERTIES, Property
+    from .result import PropertyResult, RunResult, Violation
+    from .runner import PROFILES, run
+
+# Nothing is imported before it is asked for: the pytest plugin is loaded wherever this distribution is installed.
+_HOMES = {
+    "port": ("NotProvided", "Port", "PortError", "load_port"),
+    "registry": ("CHAPTERS", "LEVELS", "PROPERTIES", "Property"),
+    "result": ("PropertyResult", "RunResult", "Violation"),
+    "runner": ("PROFILES", "run"),
+}
 
 __all__ = [
     "CHAPTERS",
@@ -32,3 +43,22 @@ __all__ = [
     "load_port",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            try:
+                import_module(".runner", __name__)  # fills the registry
+            except ModuleNotFoundError as missing:
+                if missing.name and missing.name.startswith(__name__):
+                    raise
+                raise ImportError(
+                    f"gc_conformance needs {missing.name}: pip install 'gradient-centralization[conformance]'"
+                ) from missing
+            return getattr(import_module(f".{home}", __name__), "load" if name == "load_port" else name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,208 @@
+"""What people see of a run: the progress bar and the table in a terminal, and one HTML page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from .known import Verdict
+from .result import PropertyResult
+from .runner import PROFILES
+from .runner import Progress as OnProgress
+
+STYLES = {"passed": "green", "failed": "bold red", "known failure": "yellow", "not provided": "dim"}
+MARKS = {"passed": "✓", "failed": "✗", "known failure": "!", "not provided": "–"}
+IN_FULL = 5  # failures that a terminal shows with counterexample and reproduction; files hold all
+
+
+@contextmanager
+def progress_bar(port: str) -> Iterator[OnProgress]:
+    """A bar on a terminal's stderr, gone when done; nothing anywhere else."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(port, total=None)
+
+        def show(index: int, total: int, id: str, result: PropertyResult | None) -> None:
+            bar.update(task, total=total, completed=index + (result is not None), description=f"{port}  {id}")
+
+        yield show
+
+
+def configuration(verdict: Verdict) -> dict[str, str]:
+    """What was asked, and of what: the echo at the head of every report."""
+    result = verdict.result
+    profile = f"{result.profile} ({PROFILES[result.profile]} examples a property)"
+    return {
+        "port": result.port if result.port == result.target else f"{result.port} ({result.target})",
+        "dtypes": ", ".join(result.dtypes),
+        "judged": f"level {result.level}, profile {profile}, seed {result.seed}",
+        "with": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
+    }
+
+
+def again(verdict: Verdict, result: PropertyResult) -> str:
+    """The command that judges this property alone, with the same cases."""
+    run = verdict.result
+    words = ["gc-conformance", "run", run.target, "--property", result.id, "--profile", run.profile]
+    return shlex.join([*words, "--seed", str(run.seed)])
+
+
+def rows(verdict: Verdict) -> Iterator[tuple[str, list[PropertyResult], bool]]:
+    """(chapter, its results, folded): a chapter of which the port provides nothing needs one row."""
+    for chapter, results in verdict.result.chapters():
+        yield chapter, list(results), all(result.status == "not provided" for result in results)
+
+
+def _count(verdict: Verdict, results: Sequence[PropertyResult]) -> Text:
+    found = [verdict.status(result) for result in results]
+    parts = [(f"{found.count(name)} {name}", style) for name, style in STYLES.items() if name in found]
+    return Text(", ").join(Text(*part) for part in parts)
+
+
+def table(verdict: Verdict) -> Table:
+    """Chapters and their properties."""
+    grid = Table(box=None, pad_edge=False, show_edge=False)
+    grid.add_column("property", no_wrap=True)
+    grid.add_column("")
+    grid.add_column("examples", justify="right")
+    grid.add_column("what must hold", no_wrap=True, overflow="ellipsis")
+    for chapter, results, folded in rows(verdict):
+        counts = _count(verdict, results)
+        grid.add_row(
+            Text(chapter, "bold"), "", "", counts + Text(f": {results[0].message}", "dim") if folded else counts
+        )
+        for result in () if folded else results:
+            status = verdict.status(result)
+            mark = Text(f"{MARKS[status]} {status}", STYLES[status])
+            name = Text("  " + result.id.partition(".")[2])
+            grid.add_row(name, mark, str(result.examples or ""), Text(result.title))
+            if status == "not provided":
+                grid.add_row("", "", "", Text(result.message, "dim"))
+            elif status == "passed" and result.message:
+                grid.add_row("", "", "", Text(f"({result.message})", "dim"))
+    return grid
+
+
+def show(verdict: Verdict, console: Console) -> None:
+    """Print header, table, failures, and the verdict last, where the eye is."""
+
+    def line(text: str = "", style: str = "") -> None:
+        # As it is, however long: what is copied from a terminal must not have been wrapped.
+        console.print(Text(text, style), soft_wrap=True)
+
+    for name, value in configuration(verdict).items():
+        line(f"{name:<8}{value}")
+    line()
+    console.print(table(verdict))
+    failed = verdict.having("failed")
+    for result in failed[:IN_FULL]:
+        line()
+        line(f"✗ {result.id}: {result.title}", "bold red")
+        line(f"  {result.message}")
+        line(f"  smallest counterexample: {result.counterexample}")
+        line("  to reproduce, without this suite:")
+        line(result.reproduce, "cyan")
+        line(f"  to judge it again: {again(verdict, result)}", "dim")
+    if more := failed[IN_FULL:]:
+        line()
+        for result in more:
+            line(f"✗ {result.id}: {result.message}", "bold red")
+        line(f"  the counterexamples of these {len(more)}: --html FILE, --json FILE, or one alone with --property ID")
+    for result in verdict.having("known failure"):
+        reason = verdict.known[result.id]
+        line()
+        line(f"! {result.id}: known failure", "yellow")
+        line(f"  {reason.cause} ({reason.link})")
+    line()
+    line(verdict.sentence, "bold green" if verdict.exit_code == 0 and not verdict.interrupted else "bold red")
+
+
+_CSS = """
+:root { color-scheme: light dark; --bg: #fff; --fg: #1d1f23; --dim: #5c636e; --line: #d9dce1; --code: #f4f5f7;
+        --ok: #1a7f37; --bad: #c01c28; --known: #8a5a00 }
+@media (prefers-color-scheme: dark) { :root { --bg: #15171a; --fg: #e4e6ea; --dim: #9aa2ad; --line: #33373d;
+        --code: #1f2226; --ok: #57c26e; --bad: #ff7b80; --known: #e3b341 } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
+       background: var(--bg); color: var(--fg) }
+h1 { font-size: 1.4rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem } dt { color: var(--dim) } dd { margin: 0 }
+table { border-collapse: collapse; width: 100%; font-size: .9rem }
+td, th { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line) }
+td, dd, p { overflow-wrap: anywhere } td.status { white-space: nowrap } td.n { text-align: right }
+tr.chapter td { font-weight: 600; padding-top: 1rem } .note { color: var(--dim) }
+.passed { color: var(--ok) } .failed { color: var(--bad) } .known-failure { color: var(--known) }
+.not-provided { color: var(--dim) } .verdict { font-size: 1.1rem; font-weight: 600 }
+pre { background: var(--code); padding: .7rem; overflow-x: auto; font-size: .85rem }
+"""
+
+
+def html(verdicts: Sequence[Verdict]) -> str:
+    """One page that needs nothing else: no script, no font, no link that it loads."""
+    ports = escape(", ".join(verdict.result.port for verdict in verdicts))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Gradient Centralization: conformance of {ports}</title><style>{_CSS}</style></head>\n<body>"
+        "<h1>Gradient Centralization: conformance</h1>\n"
+        + "\n".join(_html_of(verdict) for verdict in verdicts)
+        + "\n</body></html>\n"
+    )
+
+
+def _html_of(verdict: Verdict) -> str:
+    ok = verdict.exit_code == 0 and not verdict.interrupted
+    echo = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in configuration(verdict).items())
+    body = []
+    for chapter, results, folded in rows(verdict):
+        note = f'<span class="note">{escape(results[0].message)}</span>' if folded else ""
+        body.append(
+            f'<tr class="chapter"><td>{escape(chapter)}</td><td colspan="2">'
+            f"{escape(_count(verdict, results).plain)}</td><td>{note}</td></tr>"
+        )
+        body.extend(_html_row(verdict, result) for result in results if not folded)
+    return (
+        f'<section><h2>{escape(verdict.result.port)}</h2><p class="verdict {"passed" if ok else "failed"}">'
+        f"{escape(verdict.sentence)}</p><dl>{echo}</dl>\n"
+        + "".join(_html_failure(verdict, result) for result in verdict.having("failed"))
+        + "".join(_html_known(verdict, result) for result in verdict.having("known failure"))
+        + "<h3>All properties</h3><table><thead><tr><th>property</th><th>verdict</th><th>examples</th>"
+        "<th>what must hold</th></tr></thead><tbody>" + "\n".join(body) + "</tbody></table></section>"
+    )
+
+
+def _html_row(verdict: Verdict, result: PropertyResult) -> str:
+    status = verdict.status(result)
+    why = result.message if status in ("passed", "not provided") else ""
+    note = f'<br><span class="note">{escape(why)}</span>' if why else ""
+    return (
+        f'<tr><td>{escape(result.id)}</td><td class="status {status.replace(" ", "-")}">{MARKS[status]} {status}</td>'
+        f'<td class="n">{result.examples or ""}</td><td>{escape(result.title)}{note}</td></tr>'
+    )
+
+
+def _html_failure(verdict: Verdict, result: PropertyResult) -> str:
+    return (
+        f'<h3 class="failed">{MARKS["failed"]} {escape(result.id)}</h3><p>{escape(result.title)}</p>'
+        f"<p>{escape(result.message)}</p><p>Smallest counterexample: <code>{escape(result.counterexample)}</code></p>"
+        f"<p>To reproduce, without the suite:</p><pre>{escape(result.reproduce)}</pre>"
+        f"<p>To judge it again:</p><pre>{escape(again(verdict, result))}</pre>"
+    )
+
+
+def _html_known(verdict: Verdict, result: PropertyResult) -> str:
+    reason = verdict.known[result.id]
+    # Only what is a web address becomes a link: a javascript: address would run.
+    is_address = reason.link.startswith(("https://", "http://"))
+    link = f'<a href="{escape(reason.link)}">{escape(reason.link)}</a>' if is_address else escape(reason.link)
+    return (
+        f'<h3 class="known-failure">{MARKS["known failure"]} {escape(result.id)}: known failure</h3>'
+        f"<p>{escape(reason.cause)} ({link})</p>"
+    )
