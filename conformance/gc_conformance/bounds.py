@@ -44,23 +44,26 @@ def precisely(function: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Precision:
-    """A binary format: its unit roundoff and the magnitude below which a result may be lost to underflow."""
+    """A binary format: its unit roundoff, the magnitude below which a result may be lost to underflow, its largest number."""
 
     name: str
     unit: Decimal
     tiny: Decimal
+    largest: Decimal
 
 
-def _format(name: str, bits: int, tiny: int) -> Precision:
-    return Precision(name, Decimal(2) ** -bits, CONTEXT.power(Decimal(2), tiny))
+@precisely
+def _format(name: str, bits: int, tiny: int, largest: int) -> Precision:
+    two = Decimal(2)
+    return Precision(name, two**-bits, two**tiny, (1 - two**-bits) * two**largest)
 
 
 # float16 is computed in float32, whose hardware conversion keeps float16's subnormals.
 PRECISIONS = {
-    "float16": _format("float16", 11, -24),
-    "bfloat16": _format("bfloat16", 8, -126),
-    "float32": _format("float32", 24, -126),
-    "float64": _format("float64", 53, -1022),
+    "float16": _format("float16", 11, -24, 16),
+    "bfloat16": _format("bfloat16", 8, -126, 128),
+    "float32": _format("float32", 24, -126, 128),
+    "float64": _format("float64", 53, -1022, 1024),
 }
 
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from .bounds import Approx, precisely, working
+from .bounds import PRECISIONS, Approx, Precision, precisely, working
 
 Axis = int | Sequence[int] | None
 
@@ -118,18 +118,28 @@ def adam(
     gc_on: str = "gradient",
 ) -> tuple[Approx, Approx, Approx, Approx | None]:
     """The step after `step` steps of Adam: (w, exp_avg, exp_avg_sq, max_exp_avg_sq). AMSGrad if given a maximum."""
-    beta1, beta2 = map(Decimal, betas)
     w, g = lift(w, dtype), lift(grad, dtype)
     if weight_decay and not decoupled:
         g = g + w * weight_decay
     if gc_on == "gradient":
         g = _center(g, axis)
-    m = lift(exp_avg, dtype) * beta1 + g * (1 - beta1)
-    v = lift(exp_avg_sq, dtype) * beta2 + g * g * (1 - beta2)
+    (beta1, rest1), (beta2, rest2) = (beta_and_rest(beta, w.precision) for beta in betas)
+    m = lift(exp_avg, dtype) * beta1 + g * rest1
+    v = lift(exp_avg_sq, dtype) * beta2 + g * g * rest2
     largest = None if max_exp_avg_sq is None else lift(max_exp_avg_sq, dtype).maximum(v)
     d = adam_direction(m, v if largest is None else largest, step + 1, betas, eps)
     w = _apply(w, d, lr, axis, weight_decay if decoupled else 0.0, gc_on)
     return w.stored(dtype), m.stored(dtype), v.stored(dtype), None if largest is None else largest.stored(dtype)
+
+
+def beta_and_rest(beta: float, precision: Precision) -> tuple[Approx, Approx]:
+    """beta and 1 - beta, both off by what rounding beta to the working precision loses: nothing, where it fits.
+
+    A port in float32 may round 0.999 before it computes 1 - 0.999, which is then off by 1e-5 of itself.
+    """
+    exact = Decimal(beta)
+    lost = abs(exact - Decimal(float(np.float32(beta)))) if precision.name == "float32" else Decimal(0)
+    return Approx(exact, lost, precision), Approx(1 - exact, lost, precision)
 
 
 @precisely
@@ -138,9 +148,11 @@ def adam_direction(m: Approx, v: Approx, step: int, betas: tuple[float, float], 
 
     A bias correction -expm1(t log beta) is itself within 5u in the working precision: log beta, t log beta and expm1
     cost one or two each, and expm1 does not amplify a relative error. 1 - beta^t costs u / (1 - beta^t) instead.
+    A beta that was rounded before carries t times its error on.
     """
     correction1, correction2 = (
-        Approx(1 - Decimal(beta) ** step, Decimal(0), m.precision).widened(5) for beta in betas
+        Approx(1 - rounded.value**step, step * rounded.error, m.precision).widened(5)
+        for rounded, _ in (beta_and_rest(beta, m.precision) for beta in betas)
     )
     return (m / correction1) / (v.sqrt() / correction2.sqrt() + eps)
 
@@ -153,3 +165,11 @@ def _apply(w: Approx, d: Approx, lr: float, axis: Axis, decay: float, gc_on: str
     if gc_on == "update":
         d = _center(d, axis)
     return w - d * lr
+
+
+def storing(value: np.ndarray, bound: np.ndarray, dtype: str) -> np.ndarray:
+    """What rounding `value` once more to `dtype` may add to `bound`, as `Approx.stored` has it; in float64."""
+    narrow = PRECISIONS[dtype]
+    if narrow.unit <= working(dtype).unit:
+        return np.zeros_like(bound)
+    return float(narrow.unit) * (abs(value) + bound) + float(narrow.tiny)

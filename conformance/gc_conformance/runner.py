@@ -6,6 +6,7 @@ import platform
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from decimal import localcontext
 from importlib import metadata
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
 from . import chapters as _chapters  # noqa: F401  (importing them fills the registry)
+from .bounds import CONTEXT
 from .port import NotProvided, Port, load
 from .registry import Property, select
 from .result import PropertyResult, RunResult, Violation
 
-PROFILES = {"quick": 25, "standard": 150, "thorough": 1000}  # examples a property
+PROFILES = {"quick": 12, "standard": 80, "thorough": 1000}  # examples a property
 
 Progress = Callable[[int, int, str, PropertyResult | None], None]
 
@@ -68,7 +70,7 @@ def run(
         level=level,
         profile=profile,
         seed=seed,
-        versions=_versions(),
+        versions=versions(),
         results=tuple(results),
         seconds=time.perf_counter() - started,
     )
@@ -117,22 +119,22 @@ def judge(prop: Property, port: Port, *, seed: int, examples: int, shrink: bool 
         judged += 1
 
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), localcontext(CONTEXT):
             check()
     except Violation as violation:
-        case = failing[0]
-        return verdict("failed", judged, str(violation), case.text(), case.reproduce(port, violation.show))
+        case, message = failing[0], str(violation)
+        return verdict("failed", judged, message, case.text(), case.reproduce(port, violation.show, message))
     except hypothesis.errors.Flaky as flaky:
         if not failing:
             raise
         message = f"the port gives different results for the same input: {flaky}"
-        return verdict("failed", judged, message, failing[0].text(), failing[0].reproduce(port, None))
+        return verdict("failed", judged, message, failing[0].text(), failing[0].reproduce(port))
     if not judged:
         return verdict("not provided", message="; ".join(refusals))
     return verdict("passed", judged, f"not provided: {'; '.join(refusals)}" if refusals else "")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     try:
         suite = metadata.version("gradient-centralization")
     except metadata.PackageNotFoundError:

@@ -1,0 +1,322 @@
+"""What the suite feeds to a port: Hypothesis strategies for arrays, axes, memory layouts and hyperparameters.
+
+Every array is drawn as a short Python expression and built by evaluating it, so that what a failure prints is exactly
+what was run. Small arrays are drawn element by element and shrink to small numbers; the others come from a seed.
+Shapes are asymmetric, so that no wrong axis can hide, and few, so that ports that compile for every shape stay quick.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from .bounds import PRECISIONS
+from .oracle import Axis
+from .port import Port
+
+MATRICES = ((2, 3), (3, 2), (1, 4), (4, 1), (5, 7), (8, 3))
+TENSORS = ((2, 3, 4), (4, 1, 3), (2, 3, 1, 2), (3, 2, 2, 5), (2, 1, 3, 2, 2))
+SHAPES = MATRICES + TENSORS
+NUMBERS = (1.0, 0.0, 2.0, -1.0, 3.0, 0.5, -2.5, 100.0, -1000.0)
+SEEDS = st.sampled_from(range(1000))
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array as the expression that makes it. `value` is for reading; `fresh()` makes another for a port."""
+
+    expression: str
+
+    def fresh(self) -> np.ndarray:
+        if "bfloat16" in self.expression:
+            import ml_dtypes  # noqa: F401  (teaches NumPy the name)
+        return eval(self.expression, {"np": np})
+
+    @cached_property
+    def value(self) -> np.ndarray:
+        return self.fresh()
+
+    @property
+    def dtype(self) -> str:
+        return self.value.dtype.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def laid_out(self, layout: str) -> Array:
+        return Array(LAYOUTS[layout].format(self.expression))
+
+
+# The same values, another way in memory.
+LAYOUTS = {
+    "C order": "{}",
+    "Fortran order": "np.asfortranarray({})",
+    "every second of the first axis": "np.repeat({}, 2, 0)[::2]",
+    "every second of the last axis": "np.repeat({}, 2, -1)[..., ::2]",
+    "reversed first axis": "np.flip({}, 0).copy()[::-1]",
+    "reversed last axis": "np.flip({}, -1).copy()[..., ::-1]",
+    "axes swapped": "np.swapaxes(np.swapaxes({}, 0, -1).copy(), 0, -1)",
+    "part of a larger array": "np.pad({0}, 1, constant_values=7)[tuple([slice(1, -1)] * {0}.ndim)]",
+    "read-only": "np.broadcast_to({0}, {0}.shape)",
+}
+
+
+def written(values: np.ndarray | list, dtype: str) -> Array:
+    """An array written out in full."""
+    return Array(f"np.array({np.asarray(values, dtype=np.float64).tolist()}, {dtype!r})")
+
+
+def normal(shape: Sequence[int], dtype: str, seed: int, formula: str = "x") -> Array:
+    """`formula` of x, where x is standard normal from a seed."""
+    x = f"np.random.default_rng({seed}).standard_normal({tuple(shape)})"
+    return Array(f"({formula.replace('x', x)}).astype({dtype!r})")
+
+
+def formulas(dtype: str) -> dict[str, str]:
+    """The kinds of data, by what is hard about them; sums of 1000 elements stay finite."""
+    unit, tiny = float(PRECISIONS[dtype].unit), float(2.0 ** {"float64": -1022, "float16": -14}.get(dtype, -126))
+    largest = {"float16": 65504.0, "float64": 2.0**1023}.get(dtype, 2.0**127)
+    return {
+        "normal": "x",
+        "large mean": "1000 + x",
+        "nearly constant": f"1 + {4 * unit!r} * x",
+        "huge": f"{largest / (16 if dtype == 'float16' else 2**14)!r} * x",
+        "tiny": f"{tiny * 2**6!r} * x",
+        "subnormal": f"{tiny / 2**3!r} * x",
+        "cancelling": "1000 * np.sign(x) + x" if dtype == "float16" else "1e6 * np.sign(x) + x",
+        "uneven": "x**5",
+    }
+
+
+KINDS = tuple(formulas("float32"))
+EASY = ("normal", "large mean", "uneven")  # squares of these neither overflow nor underflow
+
+
+@st.composite
+def arrays(draw, dtype: str, shape: Sequence[int], kinds: Sequence[str] = EASY) -> Array:
+    """Written out when small (shrinks to simple numbers) or by a formula and a seed."""
+    if math.prod(shape) <= 12 and "normal" in kinds and draw(st.sampled_from((True, False))):
+        count = math.prod(shape)
+        numbers = draw(st.lists(st.sampled_from(NUMBERS), min_size=count, max_size=count))
+        return written(np.reshape(numbers, shape), dtype)
+    return normal(shape, dtype, draw(SEEDS), formulas(dtype)[draw(st.sampled_from(kinds))])
+
+
+def subsets(ndim: int, least: int = 1) -> list[tuple[int, ...]]:
+    """Every set of at least `least` axes, the two that layouts make first."""
+    usual = [tuple(range(1, ndim)), tuple(range(ndim - 1))]
+    every = [s for n in range(least, ndim + 1) for s in itertools.combinations(range(ndim), n)]
+    return list(dict.fromkeys([s for s in usual if len(s) >= least] + every))
+
+
+@st.composite
+def axes(draw, ndim: int, choices: Iterable[tuple[int, ...]] | None = None) -> Axis:
+    """Axes as a port may be given them: an int or a tuple, in any order, counted from either end."""
+    chosen = list(draw(st.sampled_from(list(choices or subsets(ndim)))))
+    if len(chosen) == 1 and draw(st.booleans()):
+        chosen = chosen[0]
+        return chosen - ndim if draw(st.booleans()) else chosen
+    if draw(st.booleans()):
+        chosen = chosen[::-1]
+    return tuple(a - ndim if draw(st.booleans()) else a for a in chosen)
+
+
+def _imports(port: Port, *expressions: str) -> str:
+    needed = "numpy as np, ml_dtypes" if any("bfloat16" in e for e in expressions) else "numpy as np"
+    return f"import {needed}; {port.imports}"
+
+
+def _comment(note: str) -> str:
+    return f"  # {' '.join(note.split())}" if note else ""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A call of `centralize`, with a second array of the same shape where a property needs one."""
+
+    grad: Array
+    axis: Axis
+    other: Array | None = None
+
+    def text(self) -> str:
+        other = f", h = {self.other.expression}" if self.other else ""
+        return f"centralize(grad, {self.axis}), grad = {self.grad.expression}{other}"
+
+    def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
+        arrays = [self.grad, *([self.other] if self.other else [])]
+        names = "grad, h" if self.other else "grad"
+        values = ", ".join(port.spell_array(a.expression) for a in arrays)
+        shown = (show or "centralize(grad, axis)").replace("centralize(", f"{port.spell('centralize')}(")
+        return "\n".join(
+            [
+                _imports(port, *(a.expression for a in arrays)),
+                f"{names} = {values}; axis = {self.axis}",
+                f"print({shown}){_comment(note)}",
+            ]
+        )
+
+
+@st.composite
+def _gradients(draw, dtypes, shapes, kinds, least, layouts, pair, choose) -> Gradient:
+    dtype, shape = draw(st.sampled_from(dtypes)), draw(st.sampled_from(shapes))
+    layout = draw(st.sampled_from(layouts))
+    choices = [c for c in subsets(len(shape), least) if choose is None or choose(shape, c)]
+    axis = draw(axes(len(shape), choices))
+    grad = draw(arrays(dtype, shape, kinds)).laid_out(layout)
+    return Gradient(grad, axis, draw(arrays(dtype, shape, kinds)) if pair else None)
+
+
+def gradients(
+    *,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+    kinds: Sequence[str] = EASY,
+    least: int = 1,
+    layouts: Sequence[str] = ("C order",),
+    dtypes: Sequence[str] | None = None,
+    pair: bool = False,
+    choose: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None,
+) -> Callable[[Port], SearchStrategy]:
+    """Calls of `centralize`, in the dtypes that the port claims.
+
+    Args:
+        shapes, kinds, layouts: to draw from.
+        least: axes at least.
+        dtypes: only these of the claimed ones; when it claims none of them, the case is None.
+        pair: draw a second array too.
+        choose: keeps the pairs (shape, sorted axes) for which it is true.
+    """
+
+    def cases(port: Port) -> SearchStrategy:
+        claimed = [d for d in port.real_dtypes if dtypes is None or d in dtypes]
+        if not claimed:
+            return st.none()
+        return _gradients(claimed, list(shapes), list(kinds), least, list(layouts), pair, choose)
+
+    return cases
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Some steps of a pure rule: `rule` "sgdm" or "adam"."""
+
+    rule: str
+    w: Array
+    grads: tuple[Array, ...]
+    axis: Axis
+    hyper: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def init_options(self) -> dict[str, Any]:
+        return {"amsgrad": True} if self.hyper.get("amsgrad") else {}
+
+    def _options(self) -> str:
+        return "".join(f", {k}={v!r}" for k, v in {"axis": self.axis, **self.hyper}.items())
+
+    def text(self) -> str:
+        grads = "; ".join(g.expression for g in self.grads)
+        return f"{self.rule}_update(w, grad, state{self._options()}), w = {self.w.expression}, each grad of {grads}"
+
+    def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
+        init = "".join(f", {k}={v!r}" for k, v in self.init_options.items())
+        grads = ", ".join(port.spell_array(g.expression) for g in self.grads)
+        w = port.spell_array(self.w.expression)
+        step = f"w, state = {port.spell(f'{self.rule}_update')}(w, g, state{self._options()})"
+        return "\n".join(
+            [
+                _imports(port, self.w.expression, *(g.expression for g in self.grads)),
+                f"w = {w}; grads = [{grads}]; state = {port.spell(f'{self.rule}_init')}(w{init})",
+                f"for g in grads: {step}; print({show or 'w, state'}){_comment(note)}",
+            ]
+        )
+
+
+# Powers of two less than one: exact in every dtype, and so is 1 - beta.
+BETAS = ((0.875, 0.9990234375), (0.5, 0.875), (0.96875, 0.99609375))
+SGDM_OPTIONS: dict[str, Sequence[Any]] = {
+    "momentum": (0.875, 0.5, 0.0),
+    "dampening": (0.0, 0.5, 0.875),
+    "nesterov": (False, True),
+    "weight_decay": (0.0, 0.125, 0.01),
+    "decoupled": (False, True),
+    "gc_on": ("gradient", "update"),
+}
+ADAM_OPTIONS: dict[str, Sequence[Any]] = {
+    "betas": BETAS,
+    "eps": (1e-8, 1e-3, 0.5),
+    "weight_decay": (0.0, 0.125, 0.01),
+    "decoupled": (False, True),
+    "amsgrad": (False, True),
+    "gc_on": ("gradient", "update"),
+}
+RATES = (0.5, 0.125, 0.1, 0.001)
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgdm": dict(momentum=0.9, dampening=0.0, nesterov=False, weight_decay=0.0, decoupled=False, gc_on="gradient"),
+    "adam": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False, amsgrad=False, gc_on="gradient"),
+}
+
+
+def legal(rule: str, hyper: dict[str, Any]) -> dict[str, Any]:
+    """`hyper` without the options that have their default, and without Nesterov where it is not allowed."""
+    hyper = dict(hyper)
+    if hyper.get("nesterov") and (hyper.get("dampening") or not hyper.get("momentum", 0.9)):
+        del hyper["nesterov"]
+    defaults = DEFAULTS[rule]
+    return {k: v for k, v in hyper.items() if k not in defaults or v != defaults[k]}
+
+
+@st.composite
+def _steps(draw, rule, dtypes, shapes, kinds, count, fixed, varied, layouts, axis) -> Steps:
+    dtype, shape = draw(st.sampled_from(dtypes)), draw(st.sampled_from(shapes))
+    chosen = draw(axes(len(shape), subsets(len(shape))[:2])) if axis == "fan-in" else axis
+    number = draw(st.sampled_from(range(count[0], count[1] + 1)))
+    w = draw(arrays(dtype, shape)).laid_out(draw(st.sampled_from(layouts)))
+    grads = tuple(
+        draw(arrays(dtype, shape, kinds)).laid_out(draw(st.sampled_from(layouts))) for _ in range(number)
+    )
+    hyper = {"lr": draw(st.sampled_from(RATES)), **fixed}
+    hyper |= {name: draw(st.sampled_from(values)) for name, values in varied.items() if name not in fixed}
+    return Steps(rule, w, grads, chosen, legal(rule, hyper))
+
+
+def steps(
+    rule: str,
+    *,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+    kinds: Sequence[str] = EASY,
+    dtypes: Sequence[str] | None = None,
+    count: tuple[int, int] = (1, 3),
+    vary: Sequence[str] = (),
+    layouts: Sequence[str] = ("C order",),
+    axis: Axis | str = "fan-in",
+    **fixed: Any,
+) -> Callable[[Port], SearchStrategy]:
+    """Some steps of "sgdm" or "adam".
+
+    Args:
+        shapes, kinds, dtypes, layouts: as in `gradients`.
+        count: how many steps, least and most.
+        vary: names of the options to draw; the others keep their defaults.
+        axis: "fan-in" for either layout's, or the axes.
+        fixed: options with a value of their own.
+    """
+    options = SGDM_OPTIONS if rule == "sgdm" else ADAM_OPTIONS
+    varied = {name: options[name] for name in vary}
+    if rule == "adam" and "betas" not in fixed:
+        varied.setdefault("betas", BETAS)
+
+    def cases(port: Port) -> SearchStrategy:
+        claimed = [d for d in port.real_dtypes if dtypes is None or d in dtypes]
+        if not claimed:
+            return st.none()
+        return _steps(rule, claimed, list(shapes), list(kinds), count, fixed, varied, list(layouts), axis)
+
+    return cases
