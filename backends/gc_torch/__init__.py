@@ -1,0 +1,35 @@
+"""Gradient Centralization for PyTorch, under the names that `gc_core` has.
+
+`SGD`, `Adam` and `AdamW` replace those of `torch.optim` (page `optimizer`); `plan` says what they will do to a model
+(page `plan`). The updates as pure functions, for reading and for optimizers of your own: `operator`, `sgdm`, `adam`.
+"""
+
+from gc_core import AdamState, Plan, Row, SGDMState, View, fan_in_axes
+from gc_torch.adam import adam_init, adam_update
+from gc_torch.arrays import from_numpy, to_numpy
+from gc_torch.operator import centralize
+from gc_torch.optimizer import SGD, Adam, AdamW
+from gc_torch.plan import ModelPlan, param_groups, plan
+from gc_torch.sgdm import sgdm_init, sgdm_update
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamState",
+    "AdamW",
+    "ModelPlan",
+    "Plan",
+    "Row",
+    "SGDMState",
+    "View",
+    "adam_init",
+    "adam_update",
+    "centralize",
+    "fan_in_axes",
+    "from_numpy",
+    "param_groups",
+    "plan",
+    "sgdm_init",
+    "sgdm_update",
+    "to_numpy",
+]

@@ -1,0 +1,602 @@
+"""SGD, Adam and AdamW of `torch.optim`, with GC.
+
+They are subclasses: arguments, groups, state and hooks are PyTorch's own, and so are the steps that are taken. A
+gradient with GC goes through such a step in a temporary's place, so that `p.grad` stays as it is.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.optimizer import _use_grad_for_differentiable
+from torch.optim.sgd import sgd
+
+from gc_core import checks
+from gc_core.plan import Row
+from gc_torch import path
+from gc_torch.arrays import TORCH, given, is_half, widen
+from gc_torch.operator import center
+from gc_torch.plan import ModelPlan
+from gc_torch.plan import plan as plan_of
+
+Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+Columns = list[list[Any]]  # parameters, gradients, and the states of the step, each a list with one entry a parameter
+
+# Elements that are centralized into a temporary at a time: on a CPU few enough to stay in its cache until the step has
+# read them, elsewhere enough to keep kernels few. So much more memory than PyTorch's own a step needs.
+_AT_A_TIME = {"cpu": 1 << 19}
+_AT_A_TIME_ELSEWHERE = 1 << 26
+
+
+class CentralizingOptimizer(torch.optim.Optimizer):
+    """What the three optimizers share: the plan, and where GC stands in a step."""
+
+    kind: ClassVar[str]
+    states: ClassVar[tuple[str, ...]]  # by parameter, of the parameter's shape and dtype
+    plan: ModelPlan
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise if an option of a group is wrong."""
+        raise NotImplementedError
+
+    def torch_step(
+        self,
+        group: dict[str, Any],
+        taken: str,
+        columns: Columns,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """PyTorch's own step on these columns, with the options of the group."""
+        raise NotImplementedError
+
+    # -- parameters and their axes --------------------------------------------------------------------------------
+
+    def _groups(self, params: Params, plan: ModelPlan | None, gc_on: str | None) -> Any:
+        """Fix the plan, and give the groups to hand to PyTorch's constructor."""
+        if plan is not None and not isinstance(plan, ModelPlan):
+            raise TypeError(f"plan must be what gc_torch.plan(model) gives, or None; got {type(plan).__qualname__}")
+        if isinstance(params, nn.Module):
+            self.plan = plan_of(params) if plan is None else plan
+            params = params.parameters()
+        else:
+            self.plan = ModelPlan([], {}) if plan is None else plan
+        if isinstance(params, Tensor):
+            return params  # PyTorch says what is wrong with it
+        groups: list[Any] = list(params)
+        if groups and not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        groups = [{"gc_on": gc_on, **group} if isinstance(group, dict) else group for group in groups]
+        return groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in `torch.optim`; parameters that the plan does not know get the shape rule "out_first"."""
+        if isinstance(param_group, dict):
+            self.check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        try:
+            self._learn(self.param_groups[-1])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _learn(self, group: dict[str, Any]) -> None:
+        """Give every parameter of a group a row in the plan."""
+        unknown = {}
+        for i, p in enumerate(group["params"]):
+            if self.plan.row_of(p) is None:
+                name = (
+                    group["param_names"][i] if "param_names" in group else f"group{self.param_groups.index(group)}.{i}"
+                )
+                while name in self.plan or name in unknown:
+                    name += "'"
+                unknown[name] = p
+        if unknown:
+            self.plan = self.plan.with_parameters(unknown)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "plan": self.plan}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Loading a state_dict replaces whole groups: options that it lacks stay what they are.
+        for group, current in zip(state["param_groups"], self.__dict__.get("param_groups", ()), strict=False):
+            for option, value in current.items():
+                group.setdefault(option, value)
+        super().__setstate__(state)
+
+    def __repr__(self) -> str:
+        lines = [super().__repr__().removesuffix(")")]
+        for i, group in enumerate(self.param_groups):
+            rows = [self.plan.row_of(p) for p in group["params"]]
+            on = sum(row is not None and row.axes is not None for row in rows) if group["gc_on"] else 0
+            taken = {path.choose(group, self.kind, [p], widened=bool(group["gc_on"])): None for p in group["params"]}
+            gc = f"GC on the {group['gc_on']} of {on} of" if group["gc_on"] else "no GC on"
+            lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(taken)}\n")
+        return "".join([*lines, ")"])
+
+    # -- a step ---------------------------------------------------------------------------------------------------
+
+    @_use_grad_for_differentiable
+    def step(self, closure: Any = None) -> Any:
+        """Take one step.
+
+        Args:
+            closure: reevaluates the model and returns the loss; called once.
+
+        Raises:
+            TypeError, ValueError: an option, a gradient or a state is wrong; then nothing has changed.
+        """
+        if self.kind == "adam":
+            self._accelerator_graph_capture_health_check()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._check_group(group)
+        batches = [batch for group in self.param_groups for batch in self._batches(group)]
+
+        # A GradScaler leaves these to optimizers that were asked for the fused step.
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if found_inf is not None and not all(batch.heeds_found_inf for batch in batches):
+            if found_inf.item():
+                return loss
+            found_inf = None
+        for batch in batches:
+            if grad_scale is not None and not batch.heeds_grad_scale:
+                _unscale(batch.columns[1], grad_scale, found_inf)
+                self._take(batch, None, found_inf)
+            else:
+                self._take(batch, grad_scale, found_inf)
+        return loss
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        self.check(group)
+        for p in group["params"]:
+            if p.grad is not None:
+                if (row := self.plan.row_of(p)) is None:  # put into the group by hand
+                    self._learn(group)
+                    row = cast(Row, self.plan.row_of(p))
+                try:
+                    self._check_tensors(group, row, p, p.grad, self.state.get(p))
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"{row.name}: {error}") from None
+
+    def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
+        acts = group["gc_on"] is not None and row.axes is not None
+        if acts or (grad.layout != torch.strided and self.kind == "adam"):
+            checks.array(TORCH, "the gradient", grad, allow_complex=self.kind == "sgd")
+        if group["gc_on"] is not None:
+            _check_like(p, "the gradient", grad)
+        if not state:
+            return
+        for name in self.states:
+            if name == "max_exp_avg_sq" and not group["amsgrad"]:
+                continue
+            if name not in state:
+                if name == "max_exp_avg_sq":
+                    checks.amsgrad_state(True, None)
+                raise TypeError(f"its state must be that of {type(self).__name__}, with {name}; it has {sorted(state)}")
+            if state[name] is not None:
+                _check_like(p, f"the state's {name}", state[name])
+
+    def _batches(self, group: dict[str, Any]) -> Iterator["Batch"]:
+        """The parameters that have a gradient, by what the step does with them."""
+        columns = self.columns(group)
+        with_gc = group["gc_on"] is not None
+        found: dict[Any, list[int]] = {}
+        rows = [cast(Row, self.plan.row_of(p)) for p in columns[0]]
+        for i, (p, grad) in enumerate(zip(columns[0], columns[1], strict=True)):
+            states = [column[i] for column in columns[2 : 2 + len(self.states)] if column]
+            fresh = bool(states) and states[0] is None  # PyTorch's fused SGD takes parameters with a buffer, or without
+            ours = with_gc and (rows[i].axes is not None or is_half(p))
+            others = [] if fresh else states
+            tensors = [p, *others] if ours else [p, grad, *others]  # ours: the gradient comes in a temporary like p
+            found.setdefault((ours, fresh, path.choose(group, self.kind, tensors, widened=ours)), []).append(i)
+        for (ours, fresh, taken), indices in found.items():
+            yield Batch(group, taken, ours, fresh, _select(columns, indices), [rows[i] for i in indices])
+
+    def _take(self, batch: "Batch", grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        if not batch.ours:
+            self.torch_step(batch.group, batch.taken, batch.columns, grad_scale, found_inf)
+            self.remember(batch.columns)
+            return
+        for indices in _at_a_time(batch.columns[0]):
+            columns = _select(batch.columns, indices)
+            self._centralized_step(batch, columns, [batch.rows[i] for i in indices], found_inf)
+            self.remember(columns)
+
+    def _centralized_step(self, batch: "Batch", columns: Columns, rows: list[Row], found_inf: Tensor | None) -> None:
+        """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
+        group, on_update = batch.group, batch.group["gc_on"] == "update"
+        decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
+        stored, grads, *states = columns
+        w, g = [widen(p) for p in stored], [widen(x) for x in grads]
+        s = [[x if x is None else widen(x) for x in column] for column in states]
+
+        options = group
+        if given(decay) and not decoupled:  # inside Φ, so before PyTorch would add it
+            g = [_plus(-x if group["maximize"] else x, decay, p) for x, p in zip(g, w, strict=True)]
+            options = {**group, "weight_decay": 0.0, "maximize": False}
+        if not on_update:
+            g = [_phi(x, row) for x, row in zip(g, rows, strict=True)]
+        g = [_laid_out_like(p, x) for x, p in zip(g, w, strict=True)]
+
+        if not on_update:
+            self.torch_step(options, batch.taken, [w, g, *s], None, found_inf)
+        else:
+            d = [torch.zeros_like(p) for p in w]
+            self.torch_step({**options, "weight_decay": 0.0}, batch.taken, [d, g, *s], None, found_inf)
+            if given(decay) and decoupled:
+                factor = -_scalar(group["lr"]) * decay
+                if found_inf is not None:  # then d is zero
+                    factor = factor * (1 - found_inf)
+                d = [_plus(x, factor, p) for x, p in zip(d, w, strict=True)]
+            for p, x, row in zip(w, d, rows, strict=True):
+                p.add_(_phi(x, row))
+
+        for narrow, wide in zip([stored, *states], [w, *s], strict=True):
+            for i, x in enumerate(wide):
+                if narrow[i] is None:
+                    narrow[i] = x if x is None else x.to(stored[i].dtype)
+                elif narrow[i] is not x:
+                    narrow[i].copy_(x)
+
+    def columns(self, group: dict[str, Any]) -> Columns:
+        """Parameters with a gradient, their gradients and their states, which are made where there are none."""
+        raise NotImplementedError
+
+    def remember(self, columns: Columns) -> None:
+        """Keep what a step has put into the columns, where they are not the state itself."""
+
+
+class Batch(NamedTuple):
+    """Parameters of one group that take the same way through a step."""
+
+    group: dict[str, Any]
+    taken: str  # the path
+    ours: bool  # centralized, or half precision, which is computed in float32; the others are PyTorch's alone
+    fresh: bool  # without the state they will have
+    columns: Columns
+    rows: list[Row]
+
+    @property
+    def heeds_found_inf(self) -> bool:
+        # PyTorch's fused SGD would keep an uninitialized momentum buffer.
+        return self.taken == path.FUSED and not self.fresh
+
+    @property
+    def heeds_grad_scale(self) -> bool:
+        return self.taken == path.FUSED and not self.ours
+
+
+def _select(columns: Columns, indices: list[int]) -> Columns:
+    return [[column[i] for i in indices] if column else [] for column in columns]
+
+
+def _at_a_time(params: list[Tensor]) -> Iterator[list[int]]:
+    indices, size = [], 0
+    for i, p in enumerate(params):
+        limit = _AT_A_TIME.get(p.device.type, _AT_A_TIME_ELSEWHERE)
+        if indices and size + p.numel() > limit:
+            yield indices
+            indices, size = [], 0
+        indices.append(i)
+        size += p.numel()
+    if indices:
+        yield indices
+
+
+def _check_like(p: Tensor, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or (value.shape, value.dtype, value.device) != (p.shape, p.dtype, p.device):
+        checks.array(TORCH, name, value)
+        checks.like(TORCH, p, name, value)
+
+
+def _unscale(grads: list[Tensor], grad_scale: Tensor, found_inf: Tensor | None) -> None:
+    """Divide p.grad as PyTorch's fused steps do: not where an infinity was found."""
+    scale = grad_scale if found_inf is None else torch.where(found_inf > 0, torch.ones_like(grad_scale), grad_scale)
+    for grad in grads:
+        here = scale.to(grad.device, non_blocking=True)
+        grad.copy_(widen(grad) / here) if is_half(grad) else grad.div_(here)
+
+
+def _scalar(number: Any) -> Any:
+    """A tensor of one element as a 0-d tensor."""
+    return number.reshape(()) if isinstance(number, Tensor) and number.numel() == 1 else number
+
+
+def _plus(x: Tensor, factor: Any, w: Tensor) -> Tensor:
+    return x + factor * w if isinstance(factor, Tensor) else torch.add(x, w, alpha=factor)
+
+
+def _phi(x: Tensor, row: Row) -> Tensor:
+    if row.axes is None:
+        return x
+    if row.view == row.shape:
+        return center(x, row.axes)
+    return center(x.reshape(row.view), row.axes).reshape(row.shape)
+
+
+def _laid_out_like(p: Tensor, x: Tensor) -> Tensor:
+    """x with the strides of p, which PyTorch's fused step on a CPU takes for granted."""
+    return x if x.stride() == p.stride() else torch.empty_like(p).copy_(x)
+
+
+class SGD(CentralizingOptimizer, torch.optim.SGD):
+    """`torch.optim.SGD` with GC: the same arguments, defaults, groups, state and hooks.
+
+    Formula: that of `sgdm_update`, with PyTorch's own first step, m ← g. GC adds two arguments.
+
+    Args:
+        params: a model, whose plan is then made; or, as in PyTorch, parameters, named parameters, or groups. What no
+            plan knows gets the rule "out_first" by its shape alone, which is wrong for transposed convolutions,
+            `transformers`' Conv1D, embeddings, experts, and any other matrix that is not stored (out, in, …).
+        lr, momentum, dampening, weight_decay, nesterov, maximize, foreach, differentiable, fused: as in PyTorch.
+        gc_on: "gradient" (the paper), "update" (the step is centralized instead), or None: no GC, and PyTorch's
+            results to the last bit. An option of a group like any other.
+        plan: from `gc_torch.plan(model)`: which axes of which parameter. It stays with the optimizer: no state_dict
+            contains or changes it.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> _ = nn.init.constant_(layer.weight, 1.0)
+    >>> layer.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])
+    >>> SGD(layer, lr=0.5).step()
+    >>> layer.weight.data
+    tensor([[0.0000, 1.5000, 1.5000]])
+
+    Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 1.
+    """
+
+    kind = "sgd"
+    states = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        gc_on: str | None = "gradient",
+        plan: ModelPlan | None = None,
+    ):
+        options: dict[str, Any] = dict(
+            lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
+        )
+        self.check({**options, "gc_on": gc_on})
+        groups = self._groups(params, plan, gc_on)
+        super().__init__(
+            groups, **options, maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused
+        )
+        self.defaults["gc_on"] = gc_on
+
+    def check(self, group: dict[str, Any]) -> None:
+        checks.sgdm(
+            lr=_scalar(group["lr"]),
+            momentum=_scalar(group["momentum"]),
+            dampening=_scalar(group["dampening"]),
+            nesterov=group["nesterov"],
+            weight_decay=_scalar(group["weight_decay"]),
+            decoupled=False,
+            gc_on=_place(group["gc_on"]),
+            framework=TORCH,
+        )
+
+    def columns(self, group: dict[str, Any]) -> Columns:
+        params, grads, buffers = [], [], []
+        self._init_group(group, params, grads, buffers)
+        return [params, grads, buffers]
+
+    def torch_step(self, group, taken, columns, grad_scale, found_inf):
+        params, grads, buffers = columns
+        if taken == path.FOREACH and group["nesterov"] and not group["maximize"] and not given(group["weight_decay"]):
+            grads = [grad.clone() for grad in grads]  # PyTorch adds the momentum to them in place
+        sgd(
+            params,
+            grads,
+            buffers,
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+            has_sparse_grad=any(grad.is_sparse for grad in grads),
+            foreach=taken == path.FOREACH,
+            fused=taken == path.FUSED,
+            grad_scale=grad_scale,
+            found_inf=found_inf,
+        )
+
+    def remember(self, columns: Columns) -> None:
+        params, _, buffers = columns
+        for p, buffer in zip(params, buffers, strict=False):  # there are none without momentum
+            self.state[p]["momentum_buffer"] = buffer
+
+
+class _AdamSteps(CentralizingOptimizer):
+    """What Adam and AdamW share: PyTorch's AdamW is its Adam with another default."""
+
+    kind = "adam"
+    states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+
+    def check(self, group: dict[str, Any]) -> None:
+        betas = group["betas"]
+        checks.adam(
+            lr=_scalar(group["lr"]),
+            betas=tuple(map(_scalar, betas)) if isinstance(betas, (tuple, list)) else betas,
+            eps=group["eps"],
+            weight_decay=_scalar(group["weight_decay"]),
+            decoupled=group["decoupled_weight_decay"],
+            amsgrad=group["amsgrad"],
+            gc_on=_place(group["gc_on"]),
+            framework=TORCH,
+        )
+
+    def columns(self, group: dict[str, Any]) -> Columns:
+        columns: Columns = [[], [], [], [], [], []]
+        self._init_group(group, *columns)  # type: ignore[attr-defined]
+        return columns
+
+    def torch_step(self, group, taken, columns, grad_scale, found_inf):
+        params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps = columns
+        counted = steps
+        if group["gc_on"] and taken != path.FUSED and (group["differentiable"] or group["capturable"]):
+            counted = [step.double() for step in steps]  # the bias corrections are computed in its precision
+        adam(
+            params,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
+            max_exp_avg_sqs,
+            counted,
+            foreach=taken == path.FOREACH,
+            capturable=group["capturable"],
+            differentiable=group["differentiable"],
+            fused=taken == path.FUSED,
+            grad_scale=grad_scale,
+            found_inf=found_inf,
+            has_complex=any(p.is_complex() for p in params),
+            decoupled_weight_decay=group["decoupled_weight_decay"],
+            amsgrad=group["amsgrad"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+        for step, count in zip(steps, counted, strict=True):
+            if step is not count:
+                step.copy_(count)
+
+    def _take(self, batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        if batch.taken == path.FUSED:
+            steps = batch.columns[-1]
+            for i, p in enumerate(batch.columns[0]):  # kept on the host for the other paths, unless asked for
+                if steps[i].device != p.device:
+                    steps[i] = self.state[p]["step"] = steps[i].to(p.device)
+        super()._take(batch, grad_scale, found_inf)
+
+
+class Adam(_AdamSteps, torch.optim.Adam):
+    """`torch.optim.Adam` with GC: the same arguments, defaults, groups, state and hooks.
+
+    Formula: that of `adam_update`; weight_decay is L2, added to the gradient.
+
+    Args:
+        params, gc_on, plan: see `SGD`.
+        lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, differentiable, fused,
+            decoupled_weight_decay: as in PyTorch.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> _ = nn.init.constant_(layer.weight, 1.0)
+    >>> layer.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])  # Φ of it: 2, −1, −1
+    >>> Adam(layer, lr=0.5).step()
+    >>> layer.weight.data
+    tensor([[0.5000, 1.5000, 1.5000]])
+
+    Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        gc_on: str | None = "gradient",
+        plan: ModelPlan | None = None,
+    ):
+        options: dict[str, Any] = dict(
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
+            decoupled_weight_decay=decoupled_weight_decay,
+        )  # fmt: skip
+        self.check({**options, "gc_on": gc_on})
+        groups = self._groups(params, plan, gc_on)
+        super().__init__(
+            groups, **options, foreach=foreach, maximize=maximize, capturable=capturable,
+            differentiable=differentiable, fused=fused,
+        )  # fmt: skip
+        self.defaults["gc_on"] = gc_on
+
+
+class AdamW(_AdamSteps, torch.optim.AdamW):
+    """`torch.optim.AdamW` with GC: the same arguments, defaults, groups, state and hooks.
+
+    Formula: that of `adam_update` with `decoupled=True`. With GC on the gradient the decay is not centralized; on the
+    update it is.
+
+    Args:
+        params, gc_on, plan: see `SGD`.
+        lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable, differentiable, fused: as in PyTorch.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    >>> layer = nn.Linear(3, 1, bias=False)
+    >>> _ = nn.init.constant_(layer.weight, 2.0)
+    >>> layer.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])
+    >>> AdamW(layer, lr=0.5, weight_decay=0.5).step()
+    >>> layer.weight.data
+    tensor([[1., 2., 2.]])
+
+    Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2, with the decay of AdamW.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        gc_on: str | None = "gradient",
+        plan: ModelPlan | None = None,
+    ):
+        options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
+        self.check({**options, "decoupled_weight_decay": True, "gc_on": gc_on})
+        groups = self._groups(params, plan, gc_on)
+        super().__init__(
+            groups, **options, maximize=maximize, foreach=foreach, capturable=capturable,
+            differentiable=differentiable, fused=fused,
+        )  # fmt: skip
+        self.defaults["gc_on"] = gc_on
+
+
+def _place(gc_on: Any) -> str:
+    if gc_on is not None and gc_on not in checks.PLACES:
+        kind = ValueError if isinstance(gc_on, str) else TypeError
+        raise kind(f"gc_on must be one of {', '.join(map(repr, checks.PLACES))}, or None for no GC; got {gc_on!r}")
+    return gc_on or checks.PLACES[0]
