@@ -18,7 +18,7 @@ except ModuleNotFoundError as missing:
     print(f"gc-conformance needs {missing.name}: pip install 'gradient-centralization[conformance]'", file=sys.stderr)
     raise SystemExit(2) from None
 
-from . import report
+from . import report, vectors
 from .known import KnownError, Reasons, Verdict, read_for, reasons_of
 from .port import Port, PortError, load
 from .registry import CHAPTERS, select
@@ -137,6 +137,35 @@ def properties_command(
     width = max(len(prop.id) for prop in found) if found else 0
     for prop in found:
         print(f"{prop.id:<{width}}  {prop.title}")
+
+
+vectors_app = typer.Typer(no_args_is_help=True, help="Test vectors: how a port in any language is tested.")
+app.add_typer(vectors_app, name="vectors")
+
+
+@vectors_app.command("write")
+def vectors_write(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Write all vectors and their schema to a folder, as JSON."""
+    try:
+        files = vectors.write(folder)
+    except OSError as error:
+        raise CannotRun(f"{folder} cannot be written: {error}") from error
+    for file in files:
+        print(f"{file}  {file.stat().st_size:,} bytes")
+
+
+@vectors_app.command("check")
+def vectors_check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")], port: Annotated[str, typer.Argument(help=PORT)]
+) -> None:
+    """Hold a port that Python can call to the vectors in a folder; exit codes as of `run`."""
+    try:
+        loaded = load(port)
+        with report.counter(loaded.name) as progress:
+            results = vectors.check(folder, loaded, progress)
+    except (PortError, vectors.VectorsError) as error:
+        raise CannotRun(str(error)) from error
+    raise typer.Exit(report.show_vectors(loaded.name, results, Console()))
 
 
 def main() -> None:

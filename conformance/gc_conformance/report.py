@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 
@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .known import Verdict
-from .result import PropertyResult
+from .result import PropertyResult, Status
 from .runner import PROFILES
 from .runner import Progress as OnProgress
+from .vectors import Checked
 
 STYLES = {"passed": "green", "failed": "bold red", "known failure": "yellow", "not provided": "dim"}
 MARKS = {"passed": "✓", "failed": "✗", "known failure": "!", "not provided": "–"}
@@ -31,7 +32,7 @@ def progress_bar(port: str) -> Iterator[OnProgress]:
         task = bar.add_task(port, total=None)
 
         def show(index: int, total: int, id: str, result: PropertyResult | None) -> None:
-            bar.update(task, total=total, completed=index + (result is not None), description=f"{port}  {id}")
+            bar.update(task, total=total, completed=index + (result is not None), description=f"{port}  {id}".rstrip())
 
         yield show
 
@@ -123,6 +124,42 @@ def show(verdict: Verdict, console: Console) -> None:
         line(f"  {reason.cause} ({reason.link})")
     line()
     line(verdict.sentence, "bold green" if verdict.exit_code == 0 and not verdict.interrupted else "bold red")
+
+
+@contextmanager
+def counter(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for what is only counted."""
+    with progress_bar(name) as bar:
+        yield lambda done, total: bar(done, total, "", None)
+
+
+def show_vectors(port: str, results: Sequence[Checked], console: Console) -> int:
+    """Print what became of the vectors, and return the exit code."""
+    grid = Table(box=None, pad_edge=False, show_edge=False)
+    statuses: tuple[Status, ...] = ("passed", "failed", "not provided")
+    for header in ("vectors", *statuses):
+        grid.add_column(header, justify="left" if header == "vectors" else "right")
+    for rule in dict.fromkeys(one.rule for one in results):
+        found = [one.status for one in results if one.rule == rule]
+        counts = (Text(str(found.count(name) or ""), STYLES[name]) for name in statuses)
+        grid.add_row(rule, *counts)
+    console.print(grid)
+    failed = [one for one in results if one.status == "failed"]
+    for one in failed[:IN_FULL]:
+        console.print(Text(f"\n✗ {one.id} ({', '.join(one.flags)})", "bold red"), soft_wrap=True)
+        console.print(Text(f"  {one.message}"), soft_wrap=True)
+    if more := failed[IN_FULL:]:
+        console.print(Text("\n" + "\n".join(f"✗ {one.id}" for one in more), "bold red"), soft_wrap=True)
+    missing = dict.fromkeys(one.message for one in results if one.status == "not provided")
+    if missing:
+        console.print(Text("\nnot provided: " + "; ".join(missing), "dim"), soft_wrap=True)
+    passed = sum(one.status == "passed" for one in results)
+    code = 1 if failed else 0 if passed else 2
+    words = "Conforms to the vectors", "Does not conform", "Not judged: it provides nothing of what the vectors ask"
+    rest = len(results) - passed - len(failed)
+    sentence = f"{words[code]}: {port}. {passed} passed, {len(failed)} failed, {rest} not provided."
+    console.print(Text("\n" + sentence, "bold red" if code else "bold green"), soft_wrap=True)
+    return code
 
 
 _CSS = """
