@@ -238,9 +238,7 @@ def adam_moves_the_means(w: np.ndarray, gradient: Gradient, steps: int, **option
     return Sides(_along_normal(train_adam(w, gradient, steps, **options)), _along_normal(w))
 
 
-def adam_with_gc_on_the_update_keeps_the_means(
-    w: np.ndarray, gradient: Gradient, steps: int, **options: Any
-) -> Sides:
+def adam_with_gc_on_the_update_keeps_the_means(w: np.ndarray, gradient: Gradient, steps: int, **options: Any) -> Sides:
     """eᵀwᵗ = eᵀw⁰ when Adam's step is centralized instead of its gradient; w⁰ of shape (M, N).
 
     >>> w = np.array([[1.0], [2.0], [6.0]])
