@@ -62,13 +62,14 @@ def from_numpy(array: np.ndarray) -> jax.Array:
     """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"array must be a NumPy array; got {type(array).__qualname__}")
-    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype.newbyteorder("="):
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if jax.dtypes.canonicalize_dtype(native.dtype) != native.dtype:
         raise TypeError(
             f"array is {array.dtype}, which JAX does not have now: "
             'jax.config.update("jax_enable_x64", True), or convert it to a narrower dtype first'
         )
     # A copy: on the CPU JAX may otherwise look at NumPy's memory, which can change.
-    return jnp.array(array.astype(array.dtype.newbyteorder("="), copy=False), copy=True)
+    return jnp.array(native, copy=True)
 
 
 def to_numpy(array: jax.Array) -> np.ndarray:
