@@ -173,3 +173,22 @@ def storing(value: np.ndarray, bound: np.ndarray, dtype: str) -> np.ndarray:
     if narrow.unit <= working(dtype).unit:
         return np.zeros_like(bound)
     return float(narrow.unit) * (abs(value) + bound) + float(narrow.tiny)
+
+
+def sgdm_run(w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, undamped: bool = False, **options) -> list[Approx]:
+    """The weights after each step of SGDM from a fresh state; the error bounds grow from step to step."""
+    weights, m, path = lift(w, dtype), None if undamped else lift(np.zeros(w.shape), dtype), []
+    for grad in grads:
+        weights, m = sgdm(weights, grad, m, dtype, **options)
+        path.append(weights)
+    return path
+
+
+def adam_run(w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, amsgrad: bool = False, **options) -> list[Approx]:
+    """The weights after each step of Adam from a fresh state; the error bounds grow from step to step."""
+    zero = lift(np.zeros(w.shape), dtype)
+    weights, m, v, largest, path = lift(w, dtype), zero, zero, zero if amsgrad else None, []
+    for step, grad in enumerate(grads):
+        weights, m, v, largest = adam(weights, grad, step, m, v, largest, dtype, **options)
+        path.append(weights)
+    return path

@@ -6,7 +6,8 @@
     projection_matrix(n)
     centralize_layer(kind, grad, **layer)      words: see `chapters/layers.py`
     optimizer(kind, params, axes, **hyper)     kind "sgd", "adam" or "adamw"; `params` and `axes` are dicts by parameter
-                                               name; returns an object with `step(grads)` and `params()`
+                                               name; returns an object with `step(grads)` and `params()`; see
+                                               `chapters/optimizer.py`
 
 It may be a module, a namespace, an instance, or one function, which is taken for `centralize`. It may add
 
@@ -143,7 +144,8 @@ class Port:
         return self.attempt(name, self._functions[name], *args, warn=warn, **options)
 
     def attempt(self, name: str, function: Callable, *args: Any, warn: bool = False, **options: Any) -> Any:
-        with warnings.catch_warnings():
+        floating = {"all": "warn", "under": "ignore"} if warn else {"all": "ignore"}
+        with warnings.catch_warnings(), np.errstate(**floating):
             warnings.simplefilter("error" if warn else "ignore")
             try:
                 return function(*args, **options)

@@ -81,6 +81,11 @@ def normal(shape: Sequence[int], dtype: str, seed: int, formula: str = "x") -> A
     return Array(f"({formula.replace('x', x)}).astype({dtype!r})")
 
 
+def counting(shape: Sequence[int], dtype: str, start: int = 0) -> Array:
+    """Small whole numbers."""
+    return Array(f"((np.arange({math.prod(shape)}) * 3 + {start}) % 7 - 1).reshape({tuple(shape)}).astype({dtype!r})")
+
+
 def formulas(dtype: str) -> dict[str, str]:
     """The kinds of data, by what is hard about them; sums of 1000 elements stay finite."""
     unit, tiny = float(PRECISIONS[dtype].unit), float(2.0 ** {"float64": -1022, "float16": -14}.get(dtype, -126))
@@ -318,5 +323,84 @@ def steps(
         if not claimed:
             return st.none()
         return _steps(rule, claimed, list(shapes), list(kinds), count, fixed, varied, list(layouts), axis)
+
+    return cases
+
+
+@dataclass(frozen=True)
+class Training:
+    """Some steps of `optimizer(kind, params, axes, **hyper)`."""
+
+    kind: str
+    params: dict[str, Array]
+    grads: tuple[dict[str, Array], ...]
+    axes: dict[str, Axis]
+    hyper: dict[str, Any]
+
+    def _hyper(self) -> str:
+        return "".join(f", {name}={value!r}" for name, value in self.hyper.items())
+
+    @staticmethod
+    def _spelled(arrays: dict[str, Array], port: Port) -> str:
+        return "{" + ", ".join(f"{name!r}: {port.spell_array(a.expression)}" for name, a in arrays.items()) + "}"
+
+    def text(self) -> str:
+        params = ", ".join(f"{name} = {a.expression}" for name, a in self.params.items())
+        grads = "; ".join(", ".join(f"{name}: {a.expression}" for name, a in g.items()) for g in self.grads)
+        return f"optimizer({self.kind!r}, params, {self.axes}{self._hyper()}), {params}, then step with each of {grads}"
+
+    def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
+        grads = ", ".join(self._spelled(g, port) for g in self.grads)
+        make = f"{port.spell('optimizer')}({self.kind!r}, params, {self.axes}{self._hyper()})"
+        return "\n".join(
+            [
+                _imports(port, *(a.expression for a in self.params.values())),
+                f"params = {self._spelled(self.params, port)}; optimizer = {make}",
+                f"for grads in [{grads}]: optimizer.step(grads); print({show or 'optimizer.params()'}){_comment(note)}",
+            ]
+        )
+
+
+# What is always given, because the defaults of optimizers differ.
+GIVEN: dict[str, dict[str, Any]] = {
+    "sgd": dict(lr=0.125, momentum=0.875),
+    "adam": dict(lr=0.125, betas=(0.875, 0.9990234375), eps=1e-8),
+    "adamw": dict(lr=0.125, betas=(0.875, 0.9990234375), eps=1e-8, weight_decay=0.125),
+}
+
+
+@st.composite
+def _trainings(draw, port, kind, count, kinds, alike, hyper) -> Training:
+    dtypes = [d for d in port.real_dtypes if d in ("float32", "float64")] or list(port.real_dtypes)
+    dtype, number = draw(st.sampled_from(dtypes)), draw(st.sampled_from(range(count[0], count[1] + 1)))
+    shapes = {name: draw(st.sampled_from(MATRICES[:2] + TENSORS[:3])) for name in ("conv.weight", "fc.weight")}
+    if alike:
+        shapes["fc.weight"] = shapes["conv.weight"]
+    chosen = {name: draw(axes(len(shape), subsets(len(shape))[:2])) for name, shape in shapes.items()}
+    shapes["fc.bias"], chosen["fc.bias"] = (3,), None
+    data, seed = draw(st.sampled_from(("counting", *kinds))), draw(SEEDS)
+
+    def several(step: int) -> dict[str, Array]:
+        if data == "counting" and "normal" in kinds:
+            return {name: counting(shape, dtype, step + i) for i, (name, shape) in enumerate(shapes.items())}
+        formula = formulas(dtype)[kinds[0] if data == "counting" else data]
+        return {name: normal(shape, dtype, seed + 3 * step + i, formula) for i, (name, shape) in enumerate(shapes.items())}
+
+    return Training(kind, several(0), tuple(several(n + 1) for n in range(number)), chosen, {**GIVEN[kind], **hyper})
+
+
+def trainings(
+    *kinds_of: str, count: tuple[int, int] = (1, 3), kinds: Sequence[str] = ("normal",), alike: bool = False, **hyper: Any
+) -> Callable[[Port], SearchStrategy]:
+    """Some steps of an optimizer of one of these kinds over three parameters, one of which has no fan-in axes.
+
+    Args:
+        count, kinds: as in `steps`.
+        alike: two parameters of the same shape.
+        hyper: options of their own value; the rest is `GIVEN`.
+    """
+
+    def cases(port: Port) -> SearchStrategy:
+        return st.sampled_from(kinds_of).flatmap(lambda kind: _trainings(port, kind, count, list(kinds), alike, hyper))
 
     return cases
