@@ -3,10 +3,11 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format ports clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
+PORTS := .venv-ports/bin/python
 
 # What is tested is this folder, whatever the caller's shell puts in front of it.
 unexport PYTHONPATH PYTHONHOME
@@ -33,8 +34,11 @@ format: .venv/.dev  ## apply the style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
+	$(PORTS) -m examples.ports
+
 clean:  ## remove .venv and everything built; runs/ stays
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ports build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: installs only add to it, and are repeated when what they read has changed.
@@ -59,4 +63,11 @@ clean:  ## remove .venv and everything built; runs/ stays
 	  echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; \
 	  exit 1; }
 	$(PIP) hatchling
+	@touch $@
+
+# Libraries that we do not depend on live in an environment of their own.
+.venv-ports/.ready: .venv/.build examples/ports/requirements.txt
+	$(PY) -m venv --clear .venv-ports
+	$(subst $(PY),$(PORTS),$(PIP)) hatchling
+	$(subst $(PY),$(PORTS),$(PIP)) --no-build-isolation --editable '.[conformance]' --requirement examples/ports/requirements.txt
 	@touch $@

@@ -1,0 +1,102 @@
+"""`make ports`: hold the adapters of this folder to the suite, each in its own process, and write docs/ports.md."""
+
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+PAGE = Path("docs/ports.md")
+PORTS = (
+    "examples.ports.authors_rule:all_layers",
+    "examples.ports.authors_rule:convolutions",
+    "examples.ports.optax_centralize",
+    "examples.ports.optax_centralize:half",
+    "examples.ports.pytorch_optimizer_gc",
+    "examples.ports.pytorch_optimizer_gc:half",
+    "examples.ports.keras_recipe:rule",
+    "examples.ports.keras_recipe:override",
+)
+HEAD = """\
+# Public libraries as ports
+
+What the conformance suite finds in other people's implementations of Gradient Centralization. `make ports` installs
+them at the versions below, runs the suite, and writes this page; nothing on it is written by hand but this paragraph
+and the descriptions, which are the docstrings in `examples/ports/`.
+
+The yardstick is [the contract](contract.md), which is stricter than what most of these libraries set out to do: several
+of them document a rule by rank, and do what they document. A failure below says that a port differs from the contract,
+where, and by how much; whether that matters depends on the models it is used for. What a library does not offer
+(other axes, other layouts, other optimizers) counts as not provided. In the chapter `layers` a port is handed gradients
+of layers as models for it store them, and chooses the axes itself; what is judged is that choice.
+"""
+
+
+def judged(target: str) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "gc_conformance", "run", target, "--json", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{target} could not be judged:\n{done.stdout}{done.stderr}")
+        return json.loads(file.read_text())["ports"][0]
+
+
+def about(target: str) -> tuple[str, str]:
+    """The description of a port, and the versions of what it runs on."""
+    path, _, attribute = target.partition(":")
+    module = importlib.import_module(path)
+    port = getattr(module, attribute) if attribute else module
+    packages = getattr(port, "packages", None) or module.packages
+    return (module.__doc__ or "").strip(), ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+
+
+def counts(results: list[dict]) -> str:
+    found = [result["status"] for result in results]
+    return " | ".join(str(found.count(status)) for status in ("passed", "failed", "not provided"))
+
+
+def code(text: str) -> str:
+    return f"`{' '.join(text.split())}`"
+
+
+def section(port: dict, description: str, versions: str) -> list[str]:
+    results = port["results"]
+    lines = [f"## {port['port']}", "", description, "", f"{versions}; {', '.join(port['dtypes'])}.", ""]
+    lines += ["| chapter | passed | failed | not provided |", "|---|---|---|---|"]
+    for chapter in dict.fromkeys(result["chapter"] for result in results):
+        lines.append(f"| {chapter} | {counts([result for result in results if result['chapter'] == chapter])} |")
+    failed = [result for result in results if result["status"] == "failed"]
+    if failed:
+        lines += ["", "What fails, each with the smallest counterexample:", ""]
+    for result in failed:
+        lines.append(f"- **{result['id']}** {result['title']}")
+        lines.append(f"  - {code(result['counterexample'])}")
+        lines.append(f"  - {code(result['message'])}")
+    return [*lines, ""]
+
+
+def main() -> None:
+    ports = []
+    for target in PORTS:
+        port = judged(target)
+        print(f"{port['port']}: passed | failed | not provided: {counts(port['results'])}", flush=True)
+        ports.append((port, *about(target)))
+    first = ports[0][0]
+    asked = f"Level {first['level']}, profile {first['profile']}, seed {first['seed']}"
+    suite = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    lines = [HEAD, f"{asked}, with {suite}.", ""]
+    lines += ["| port | with | passed | failed | not provided |", "|---|---|---|---|---|"]
+    for port, _, versions in ports:
+        lines.append(f"| {port['port']} | {versions} | {counts(port['results'])} |")
+    lines.append("")
+    for port, description, versions in ports:
+        lines += section(port, description, versions)
+    PAGE.write_text("\n".join(lines), encoding="utf-8")
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
