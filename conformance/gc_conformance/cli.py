@@ -40,6 +40,8 @@ Level = Literal["gc", "contract"]
 Profile = Literal["quick", "standard", "thorough"]
 
 LevelOption = Annotated[Level, typer.Option(help="gc: the mathematics. contract: the errors as well.")]
+ProfileOption = Annotated[Profile, typer.Option(help="How many examples a property gets.")]
+SeedOption = Annotated[int, typer.Option(help="Of all examples.")]
 ChapterOption = Annotated[list[str] | None, typer.Option(help=f"Only this of {', '.join(CHAPTERS)}; may be repeated.")]
 PORT = "package.module[:attribute], or file.py[:function]."
 
@@ -52,8 +54,8 @@ class CannotRun(Exception):
 def run_command(
     ports: Annotated[list[str], typer.Argument(metavar="PORT...", help=PORT)],
     level: LevelOption = "gc",
-    profile: Annotated[Profile, typer.Option(help="How many examples a property gets.")] = "standard",
-    seed: Annotated[int, typer.Option(help="Of all examples.")] = 0,
+    profile: ProfileOption = "standard",
+    seed: SeedOption = 0,
     chapter: ChapterOption = None,
     property: Annotated[list[str] | None, typer.Option(help="Only this property id; may be repeated.")] = None,
     known: Annotated[Path | None, typer.Option(help="List of known failures, TOML or JSON.")] = None,
@@ -71,9 +73,7 @@ def run_command(
         if file and str(file) != "-" and not file.parent.is_dir():
             raise CannotRun(f"{file} cannot be written: there is no folder {file.parent}.")
 
-    console = Console(stderr=json_file is not None and str(json_file) == "-")
-    if not console.is_terminal:
-        console.width = 160  # a pipe or a file has no width of its own
+    console = _console(stderr=json_file is not None and str(json_file) == "-")
     verdicts: list[Verdict] = []
     for port in loaded:
         if verdicts:
@@ -92,6 +92,13 @@ def run_command(
     if html_file:
         _write(html_file, report.html(verdicts))
     raise typer.Exit(code)
+
+
+def _console(stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = 160  # a pipe or a file has no width of its own
+    return console
 
 
 def _judge(port: Port, known: Reasons, options: dict[str, Any]) -> Verdict:
@@ -139,6 +146,22 @@ def properties_command(
         print(f"{prop.id:<{width}}  {prop.title}")
 
 
+@app.command("mutants")
+def mutants_command(
+    profile: ProfileOption = "standard",
+    seed: SeedOption = 0,
+) -> None:
+    """Prove that the suite can fail: hold each wrong port to the property meant for it alone. 1 if one survives."""
+    from .mutants import MUTANTS, kill
+
+    judged = []
+    with report.counter("mutants") as progress:
+        for number, mutant in enumerate(MUTANTS.values(), 1):
+            judged.append((mutant, kill(mutant, seed=seed, profile=profile).status == "failed"))
+            progress(number, len(MUTANTS))
+    raise typer.Exit(report.show_mutants(judged, _console()))
+
+
 vectors_app = typer.Typer(no_args_is_help=True, help="Test vectors: how a port in any language is tested.")
 app.add_typer(vectors_app, name="vectors")
 
@@ -165,7 +188,7 @@ def vectors_check(
             results = vectors.check(folder, loaded, progress)
     except (PortError, vectors.VectorsError) as error:
         raise CannotRun(str(error)) from error
-    raise typer.Exit(report.show_vectors(loaded.name, results, Console()))
+    raise typer.Exit(report.show_vectors(loaded.name, results, _console()))
 
 
 def main() -> None:

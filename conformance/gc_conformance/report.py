@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .known import Verdict
+from .mutants import Mutant
 from .result import PropertyResult, Status
 from .runner import PROFILES
 from .runner import Progress as OnProgress
@@ -20,7 +21,7 @@ from .vectors import Checked
 
 STYLES = {"passed": "green", "failed": "bold red", "known failure": "yellow", "not provided": "dim"}
 MARKS = {"passed": "✓", "failed": "✗", "known failure": "!", "not provided": "–"}
-IN_FULL = 5  # failures that a terminal shows with counterexample and reproduction; files hold all
+IN_FULL = 5  # failures shown with counterexample and reproduction; a terminal names the others, a page folds them
 
 
 @contextmanager
@@ -162,6 +163,26 @@ def show_vectors(port: str, results: Sequence[Checked], console: Console) -> int
     return code
 
 
+def show_mutants(judged: Sequence[tuple[Mutant, bool]], console: Console) -> int:
+    """Print which mutants were killed, and return the exit code."""
+    grid = Table(box=None, pad_edge=False, show_edge=False)
+    for header in ("mutant", "", "the property meant for it"):
+        grid.add_column(header, no_wrap=True)
+    grid.add_column("what is wrong with it", no_wrap=True, overflow="ellipsis")
+    for mutant, dead in judged:
+        mark = Text("killed", "green") if dead else Text("SURVIVED", "bold red")
+        grid.add_row(Text(mutant.name), mark, Text(mutant.kills), Text(mutant.what))
+    console.print(grid)
+    survivors = [mutant.name for mutant, dead in judged if not dead]
+    sentence = (
+        f"{len(judged) - len(survivors)} of {len(judged)} mutants killed, each by the property meant for it alone."
+    )
+    if survivors:
+        sentence += f" SURVIVED: {', '.join(survivors)}."
+    console.print(Text("\n" + sentence, "bold red" if survivors else "bold green"), soft_wrap=True)
+    return 1 if survivors else 0
+
+
 _CSS = """
 :root { color-scheme: light dark; --bg: #fff; --fg: #1d1f23; --dim: #5c636e; --line: #d9dce1; --code: #f4f5f7;
         --ok: #1a7f37; --bad: #c01c28; --known: #8a5a00 }
@@ -177,6 +198,8 @@ td, dd, p { overflow-wrap: anywhere } td.status { white-space: nowrap } td.n { t
 tr.chapter td { font-weight: 600; padding-top: 1rem } .note { color: var(--dim) }
 .passed { color: var(--ok) } .failed { color: var(--bad) } .known-failure { color: var(--known) }
 .not-provided { color: var(--dim) } .verdict { font-size: 1.1rem; font-weight: 600 }
+details { border-top: 1px solid var(--line); padding: .5rem 0 } summary { cursor: pointer }
+details > p, details > pre { margin: .4rem 0 .4rem 1rem } summary > .failed { font-weight: 600 }
 pre { background: var(--code); padding: .7rem; overflow-x: auto; font-size: .85rem }
 """
 
@@ -208,7 +231,7 @@ def _html_of(verdict: Verdict) -> str:
     return (
         f'<section><h2>{escape(verdict.result.port)}</h2><p class="verdict {"passed" if ok else "failed"}">'
         f"{escape(verdict.sentence)}</p><dl>{echo}</dl>\n"
-        + "".join(_html_failure(verdict, result) for result in verdict.having("failed"))
+        + "".join(_html_failure(verdict, result, n < IN_FULL) for n, result in enumerate(verdict.having("failed")))
         + "".join(_html_known(verdict, result) for result in verdict.having("known failure"))
         + "<h3>All properties</h3><table><thead><tr><th>property</th><th>verdict</th><th>examples</th>"
         "<th>what must hold</th></tr></thead><tbody>" + "\n".join(body) + "</tbody></table></section>"
@@ -225,12 +248,13 @@ def _html_row(verdict: Verdict, result: PropertyResult) -> str:
     )
 
 
-def _html_failure(verdict: Verdict, result: PropertyResult) -> str:
+def _html_failure(verdict: Verdict, result: PropertyResult, opened: bool) -> str:
     return (
-        f'<h3 class="failed">{MARKS["failed"]} {escape(result.id)}</h3><p>{escape(result.title)}</p>'
+        f'<details{" open" if opened else ""}><summary><span class="failed">{MARKS["failed"]} '
+        f"{escape(result.id)}</span> {escape(result.title)}</summary>"
         f"<p>{escape(result.message)}</p><p>Smallest counterexample: <code>{escape(result.counterexample)}</code></p>"
         f"<p>To reproduce, without the suite:</p><pre>{escape(result.reproduce)}</pre>"
-        f"<p>To judge it again:</p><pre>{escape(again(verdict, result))}</pre>"
+        f"<p>To judge it again:</p><pre>{escape(again(verdict, result))}</pre></details>\n"
     )
 
 
