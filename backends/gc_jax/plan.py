@@ -214,8 +214,7 @@ def _stacks(stacked: Stacked | None, names: list[str]) -> dict[str, tuple[int, .
     found = {}
     for pattern, value in (stacked or {}).items():
         axes = value if isinstance(value, tuple) else (value,)
-        if not axes or not all(isinstance(axis, int) for axis in axes):
-            raise TypeError(f"stacked[{pattern!r}] must be an int or a tuple of ints; got {value!r}")
+        axes = tuple(checks.count(f"stacked[{pattern!r}]", axis) for axis in axes)
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
             raise ValueError(f"stacked: the pattern {pattern!r} matches no parameter; one name is {names[0]!r}")
@@ -225,8 +224,7 @@ def _stacks(stacked: Stacked | None, names: list[str]) -> dict[str, tuple[int, .
 
 def _inside(shape: tuple[int, ...], stack: tuple[int, ...]) -> list[int]:
     """The axes of one layer: all but those along which copies lie."""
-    along = {axis % len(shape) for axis in stack if -len(shape) <= axis < len(shape)}
-    return [axis for axis in range(len(shape)) if axis not in along]
+    return [axis for axis in range(len(shape)) if axis not in stack]
 
 
 def _by_name(name: str, shapes: dict[str, tuple[int, ...]], stack: tuple[int, ...], layout: str) -> Weight | str:
