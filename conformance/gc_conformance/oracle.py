@@ -124,12 +124,18 @@ def adam(
     if gc_on == "gradient":
         g = _center(g, axis)
     (beta1, rest1), (beta2, rest2) = (beta_and_rest(beta, w.precision) for beta in betas)
-    m = lift(exp_avg, dtype) * beta1 + g * rest1
-    v = lift(exp_avg_sq, dtype) * beta2 + g * g * rest2
+    m = _blend(lift(exp_avg, dtype), beta1, g, rest1)
+    v = _blend(lift(exp_avg_sq, dtype), beta2, g * g, rest2)
     largest = None if max_exp_avg_sq is None else lift(max_exp_avg_sq, dtype).maximum(v)
     d = adam_direction(m, v if largest is None else largest, step + 1, betas, eps)
     w = _apply(w, d, lr, axis, weight_decay if decoupled else 0.0, gc_on)
     return w.stored(dtype), m.stored(dtype), v.stored(dtype), None if largest is None else largest.stored(dtype)
+
+
+def _blend(old: Approx, beta: Approx, new: Approx, rest: Approx) -> Approx:
+    """beta old + (1 - beta) new. As old + (1 - beta)(new - old) it costs two roundoffs of old, whatever beta is."""
+    blend = old * beta + new * rest
+    return Approx(blend.value, blend.error + old.widened(2).error, blend.precision)
 
 
 def beta_and_rest(beta: float, precision: Precision) -> tuple[Approx, Approx]:

@@ -231,7 +231,7 @@ def _import_line(path: str, attribute: str, single: bool) -> str:
     if not attribute:
         return f"import {path} as port"
     first, *rest = attribute.split(".")
-    line = f"from {path} import {first} as {name}"
+    line = f"from {path} import {first}" + (f" as {name}" if first != name else "")
     return line + f"; {name} = {name}.{'.'.join(rest)}" if rest else line
 
 

@@ -85,7 +85,7 @@ def large_fan_in(port: Port, case: Gradient) -> None:
     wrong = np.argwhere(~(abs(got - want) <= bound))
     if len(wrong):
         at = tuple(map(int, wrong[0]))
-        require(False, f"element {at} is {got[at]!r}, and must be {want[at]!r} within {bound[at]:.1e}",
+        require(False, f"element {at} is {float(got[at])!r}, and must be {float(want[at])!r} within {bound[at]:.1e}",
                 f"centralize(grad, axis)[{', '.join(map(str, at))}]")
 
 

@@ -89,7 +89,7 @@ def smoother_loss(port: Port, case: Gradient) -> None:
     error = oracle.centralize(case.grad.value, 0, case.grad.dtype).error.astype(np.float64)
     norm, was = np.linalg.norm(got, 2), np.linalg.norm(case.grad.value.astype(np.float64), 2)
     rounding = np.linalg.norm(error) + 50 * len(got) * np.finfo(np.float64).eps * was  # of the port, of the two norms
-    require(bool(norm <= was + rounding), f"|P H| is {norm!r}, |H| is {was!r}", "np.linalg.norm(centralize(grad, 0), 2)")
+    require(bool(norm <= was + rounding), f"|P H| is {float(norm)!r}, |H| is {float(was)!r}", "np.linalg.norm(centralize(grad, 0), 2)")
 
 
 @property("theory.constant_does_not_matter", needs="centralize", cases=gradients(pair=True))
