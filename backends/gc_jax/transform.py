@@ -115,7 +115,7 @@ def sgd(
         decay. Half precision is computed in float32, and what it gives and keeps is rounded once.
 
     Raises:
-        TypeError, ValueError: as `centralize_gradients`; an unknown `gc_on`; a switch that is not True or False.
+        TypeError, ValueError: as `centralize_gradients`, and for a number or a switch that the rule does not allow.
 
     >>> import jax.numpy as jnp
     >>> optimizer = sgd(0.5, momentum=0.9, plan="out_last")
@@ -129,6 +129,12 @@ def sgd(
     """
     checks.flag("nesterov", nesterov)
     checks.flag("decoupled", decoupled)
+    if nesterov and (momentum is None or (isinstance(momentum, (int, float)) and momentum == 0)):
+        raise ValueError(f"nesterov needs a momentum > 0; got momentum={momentum!r}")
+    if momentum is not None:
+        checks.number("momentum", momentum, low=0.0, framework=JAX)
+    if weight_decay is not None:
+        _number_or_schedule("weight_decay", weight_decay)
     decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay, mask)]
     direction = optax.identity() if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
     before, after = ([], decay) if decoupled else (decay, [])
@@ -170,7 +176,7 @@ def adam(
         cancellation that costs Optax's own 1e-5 in the first steps.
 
     Raises:
-        TypeError, ValueError: as `centralize_gradients`; an unknown `gc_on`; a switch that is not True or False.
+        TypeError, ValueError: as `centralize_gradients`, and for a number or a switch that the rule does not allow.
 
     >>> import jax.numpy as jnp
     >>> optimizer = adam(0.5, plan="out_last")
@@ -219,7 +225,7 @@ def adamw(
         `adam`.
 
     Raises:
-        TypeError, ValueError: as `centralize_gradients`; an unknown `gc_on`; a switch that is not True or False.
+        TypeError, ValueError: as `centralize_gradients`, and for a number or a switch that the rule does not allow.
 
     >>> import jax.numpy as jnp
     >>> optimizer = adamw(0.5, weight_decay=0.5, plan="out_last")
@@ -231,6 +237,7 @@ def adamw(
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2, with the decay of AdamW.
     """
+    _number_or_schedule("weight_decay", weight_decay)
     direction = _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
     return _with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on)
 
@@ -241,6 +248,7 @@ def adamw(
 def _with_gc(before, direction, after, learning_rate, plan, gc_on) -> optax.GradientTransformationExtraArgs:
     """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place."""
     _check(plan)
+    _number_or_schedule("learning_rate", learning_rate)
     if gc_on is not None:
         checks.place(gc_on)
     last = optax.scale_by_learning_rate(learning_rate)
@@ -249,6 +257,11 @@ def _with_gc(before, direction, after, learning_rate, plan, gc_on) -> optax.Grad
     if gc_on == "update":
         last = _on_centralized(last, plan)
     return _widened(optax.chain(*before, direction, *after, last))
+
+
+def _number_or_schedule(name: str, value: Any) -> None:
+    if not callable(value):
+        checks.number(name, value, low=0.0, framework=JAX)
 
 
 def _on_centralized(transform, plan) -> optax.GradientTransformation:
@@ -282,6 +295,8 @@ def _widened(transform) -> optax.GradientTransformationExtraArgs:
 def _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov) -> optax.GradientTransformation:
     """`optax.scale_by_adam`, but for its bias corrections."""
     checks.flag("nesterov", nesterov)
+    for name, value, below in (("b1", b1, 1.0), ("b2", b2, 1.0), ("eps", eps, None), ("eps_root", eps_root, None)):
+        checks.number(name, value, low=0.0, below=below, framework=JAX)
     init = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype).init
 
     def update(updates, state, params=None):
