@@ -25,7 +25,7 @@ Stored = Callable[[Any, str], Weight | str]  # (layer, name of its parameter) ->
 
 def summed_over(axes: Sequence[int]) -> Rule:
     """The rule of a weight whose layer says which axes it sums over."""
-    return lambda shape: layouts.weight(shape, axes, "axes that the layer sums over")
+    return lambda shape: layouts.weight(shape, axes, "by the axes it sums over")
 
 
 def library(module: Any) -> str | None:
@@ -46,10 +46,10 @@ _BASES = {
 
 
 def known(module: Any) -> tuple[str, Stored] | None:
-    """The class of a layer, or the class it derives from, that is in the table, and what it stores; None if none is."""
+    """The name of a layer, and what it stores by the first of its classes that is in the table; None if none is."""
     for cls in type(module).__mro__:
         if (stored := _TABLES.get(library(module) or "", {}).get(cls.__name__)) is not None:
-            return cls.__name__, stored
+            return type(module).__name__, stored
     return None
 
 

@@ -255,5 +255,5 @@ def _view(name: str, what: Weight | str, shape: tuple[int, ...], stack: tuple[in
     one = what.rule([shape[axis] for axis in inside])
     if one.axes is None:
         return layouts.left_alone(shape, one.why)
-    label = f"stacked {kind or 'layers'}: " if stack else kind and f"{kind}: "
+    label = f"stacked {kind or 'layers'}, " if stack else kind and f"{kind}, "
     return layouts.View(shape, tuple(inside[axis] for axis in one.axes), label + one.why)

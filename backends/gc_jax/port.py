@@ -145,16 +145,20 @@ def _layer(kind, part, stored, groups, stack, tied, n) -> tuple[Plan, str] | Non
     return None if own is None else (plan(_module_with(own, tuple(n.values()))), own)
 
 
+# Shapes are enough for a plan, and are had without drawing weights.
+
+
 def _equinox(name, *arguments, keyless=False, **options) -> Any:
     import equinox
 
-    return getattr(equinox.nn, name)(*arguments, **options, **({} if keyless else {"key": jax.random.key(0)}))
+    key = {} if keyless else {"key": jax.random.key(0)}
+    return equinox.filter_eval_shape(lambda: getattr(equinox.nn, name)(*arguments, **options, **key))
 
 
 def _nnx(name, *arguments, **options) -> Any:
     from flax import nnx
 
-    return getattr(nnx, name)(*arguments, **options, rngs=nnx.Rngs(0))
+    return nnx.eval_shape(lambda: getattr(nnx, name)(*arguments, **options, rngs=nnx.Rngs(0)))
 
 
 def _nnx_attention(size_in, heads, head_dim, out=None) -> Any:
@@ -172,12 +176,13 @@ def _module_with(parameter, shape) -> Any:
 
 
 def _parametrized(part, n) -> tuple[Plan, str] | None:
-    if part == "weight_norm.direction":
-        return plan(_equinox("WeightNorm", _equinox("Linear", n["in"], n["out"]), keyless=True)), "layer.weight"
-    if part == "weight_norm.magnitude":
-        return plan(_equinox("WeightNorm", _equinox("Linear", 3, n["out"]), keyless=True)), "g"
+    import equinox
+
+    linear = equinox.nn.Linear(n.get("in", 3), n["out"], key=jax.random.key(0))
+    if part.startswith("weight_norm."):
+        return plan(equinox.nn.WeightNorm(linear)), "g" if part.endswith("magnitude") else "layer.weight"
     if part == "spectral_norm.original":
-        return plan(_equinox("SpectralNorm", _equinox("Linear", n["in"], n["out"]), "weight")), "layer.weight"
+        return plan(equinox.nn.SpectralNorm(linear, "weight", key=jax.random.key(0))), "layer.weight"
     return None
 
 
@@ -211,7 +216,8 @@ def _stacked(kind, stored, stack, spatial, n) -> tuple[Plan, str] | None:
         import equinox
 
         keys = jax.random.split(jax.random.key(0), n["stack"])
-        return plan(equinox.filter_vmap(lambda key: equinox.nn.Linear(n["in"], n["out"], key=key))(keys)), "weight"
+        make = equinox.filter_vmap(lambda key: equinox.nn.Linear(n["in"], n["out"], key=key))
+        return plan(equinox.filter_eval_shape(make, keys)), "weight"
     if (kind, stored) not in (("linear", "stack in out"), ("conv2d", "stack h w in out")):
         return None
     if stack == "vmap":

@@ -118,7 +118,7 @@ def test_linen_with_its_modules(zoo):
     assert why["cls"] == layouts.TOKEN
     assert why["mystery"] == layouts.UNKNOWN
     assert why["general.bias"] == layouts.BIAS
-    assert why["Dense_0.kernel"].startswith("Dense: ")
+    assert why["Dense_0.kernel"].startswith("Dense, ")
 
 
 def test_linen_by_names_alone(zoo):
