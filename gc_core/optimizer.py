@@ -1,6 +1,7 @@
 """SGD, Adam and AdamW over a dict of arrays: the updates, with a state for each parameter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,8 +25,6 @@ class Optimizer:
     def __init__(self, params: dict[str, Any], axes: Axes, **hyper: Any):
         if not isinstance(params, dict):
             raise TypeError(f"params must be a dict of arrays by name; got {type(params).__qualname__}")
-        if not isinstance(axes, Mapping):
-            raise TypeError(f"axes must be a dict by the names of params; got {type(axes).__qualname__}")
         for name, w in params.items():
             checks.array(self.framework, f"params[{name!r}]", w)
         _same_names("axes", axes, params)
@@ -33,7 +32,10 @@ class Optimizer:
         self.axes = {name: checks.axis(axes[name], w.shape, f"axes[{name!r}]") for name, w in params.items()}
         self.check(**hyper)
         self.hyper = hyper
-        self.state = {name: self.init(w) for name, w in params.items()}
+        self.state = {}
+        for name, w in params.items():
+            with _naming(name):
+                self.state[name] = self.init(w)
 
     def check(self, **hyper: Any) -> None:
         """Raise if an option is wrong."""
@@ -56,18 +58,18 @@ class Optimizer:
         Raises:
             TypeError, ValueError: as the update functions do; then no parameter and no state has changed.
         """
-        if not isinstance(grads, Mapping):
-            raise TypeError(f"grads must be a dict by the names of params; got {type(grads).__qualname__}")
+        for name, (w, state) in self.updates(grads).items():
+            self.params[name], self.state[name] = w, state
+
+    def updates(self, grads: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """What `update` gives for every parameter that has a gradient, by name; nothing is changed yet."""
         _same_names("grads", grads, self.params)
         new = {}
         for name, grad in grads.items():
             if grad is not None:
-                try:
+                with _naming(name):
                     new[name] = self.update(self.params[name], grad, self.state[name], self.axes[name])
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"{name}: {error}") from None
-        for name, (w, state) in new.items():
-            self.params[name], self.state[name] = w, state
+        return new
 
     def state_dict(self) -> dict[str, Any]:
         """The options and every parameter's state: {"hyper": {…}, "state": {name: {field: value}}}."""
@@ -82,23 +84,23 @@ class Optimizer:
         """
         if not isinstance(state_dict, Mapping) or not {"hyper", "state"} <= state_dict.keys():
             raise TypeError("state_dict must be what state_dict() gave: a dict with 'hyper' and 'state'")
-        _same_names("state_dict['hyper']", state_dict["hyper"], self.hyper)
-        _same_names("state_dict['state']", state_dict["state"], self.params)
-        self.check(**state_dict["hyper"])
+        hyper, states = state_dict["hyper"], state_dict["state"]
+        _same_names("state_dict['hyper']", hyper, self.hyper)
+        _same_names("state_dict['state']", states, self.params)
+        self.check(**hyper)
         new = {}
-        for name, fields in state_dict["state"].items():
-            state_type = type(self.state[name])
+        for name, fields in states.items():
+            w, state_type = self.params[name], type(self.state[name])
             _same_names(f"state_dict['state'][{name!r}]", fields, state_type._fields)
-            w = self.params[name]
-            state = state_type(
+            with _naming(name):
+                checks.tensors(self.framework, w, w, state_type(**fields), state_type)
+                if "step" in fields:
+                    checks.count("state.step", fields["step"])
+                    checks.amsgrad_state(hyper["amsgrad"], fields["max_exp_avg_sq"])
+            new[name] = state_type(
                 **{field: value.copy() if hasattr(value, "shape") else value for field, value in fields.items()}
             )
-            checks.tensors(self.framework, w, w, state, state_type)
-            if "step" in fields:
-                checks.count("step", fields["step"])
-                checks.amsgrad_state(state_dict["hyper"]["amsgrad"], fields["max_exp_avg_sq"])
-            new[name] = state
-        self.hyper, self.state = dict(state_dict["hyper"]), new
+        self.hyper, self.state = dict(hyper), new
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
@@ -106,7 +108,18 @@ class Optimizer:
         return f"{type(self).__name__}({options}) with GC on {on} of {len(self.axes)} parameters"
 
 
+@contextmanager
+def _naming(parameter: str) -> Iterator[None]:
+    """Put the parameter's name in front of an error about it."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{parameter}: {error}") from None
+
+
 def _same_names(what: str, got: Any, wanted: Any) -> None:
+    if not isinstance(got, Mapping):
+        raise TypeError(f"{what} must be a dict with the names {sorted(wanted)}; got {type(got).__qualname__}")
     missing, unknown = sorted(set(wanted) - set(got)), sorted(set(got) - set(wanted))
     if missing or unknown:
         raise ValueError(
