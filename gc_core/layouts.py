@@ -161,6 +161,6 @@ def fan_in_axes(shape: Sequence[int], layout: str) -> tuple[int, ...] | None:
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), section 3.1: M = C_in·k1·k2 is the fan-in.
     """
     rule = rule_of(layout)
-    if isinstance(shape, str) or not isinstance(shape, Sequence):
+    if isinstance(shape, (str, bytes)) or not isinstance(shape, Sequence):
         raise TypeError(f"shape must be a tuple of ints; got {shape!r}")
     return rule([checks.count("each size in shape", size) for size in shape]).axes
