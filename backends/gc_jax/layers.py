@@ -20,6 +20,8 @@ class Weight(NamedTuple):
     shape: tuple[int | None, ...]
 
 
+UNCLEAR = "its bias does not fit the layout: are layers stacked? declare or override"
+
 Stored = Callable[[Any, str], Weight | str]  # (layer, name of its parameter) -> what it is, or why it is left alone
 
 
@@ -267,7 +269,7 @@ def by_name(
             and leaf in ("kernel", "w", "weight")
             and (bias[:1] != shape[:1] or math.prod(bias[1:]) != 1)
         ):
-            return _UNCLEAR
+            return UNCLEAR
         return Weight(layouts.out_first, any_size)
     if len(shape) == 3 and layer in ("query", "key", "value") and (bias is None or tuple(bias) == tuple(shape[1:])):
         return Weight(layouts.heads_out, any_size)
@@ -277,7 +279,4 @@ def by_name(
         return Weight(layouts.out_last, any_size)
     if len(shape) > 2 and tuple(bias) == (shape[-2],):
         return Weight(layouts.out_before_last, any_size)
-    return _UNCLEAR
-
-
-_UNCLEAR = "its bias does not fit the layout: are layers stacked? declare or override"
+    return UNCLEAR

@@ -29,6 +29,7 @@ from gc_core.layouts import UNKNOWN, rule_of
 from gc_core.plan import Plan, Row
 from gc_jax.adam import bias_correction
 from gc_jax.arrays import JAX, widen
+from gc_jax.layers import UNCLEAR
 from gc_jax.operator import center
 from gc_jax.plan import named_leaves
 from gc_jax.plan import plan as make_plan
@@ -380,11 +381,11 @@ def _planned(layout: str, tree: Any) -> Mapping[str, Row]:
     if not any(jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact) for leaf in jax.tree.leaves(tree)):
         return {}
     plan = make_plan(tree, layout)
-    unknown = [row for row in plan.rows if row.why == UNKNOWN and len(row.shape) > 1]
+    unknown = [row for row in plan.rows if row.why in (UNKNOWN, UNCLEAR) and len(row.shape) > 1]
     if unknown and all(row.axes is None for row in plan.rows):
         # Otherwise GC would be off without a word.
         raise ValueError(
-            f"a layout is not enough: no name in this tree says that it is a weight ({_some(plan)}); "
+            f"a layout is not enough: nothing in this tree says that it is a weight stored so ({_some(plan)}); "
             f"give a plan, gc_jax.plan(params, {layout!r}, overrides={{{unknown[0].name!r}: axes}})"
         )
     return plan

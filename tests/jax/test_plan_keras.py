@@ -87,9 +87,7 @@ def model():
         stand_in("MultiHeadAttention", ATTENTION, {}, *projections),
         stand_in("Embedding", "embedding", {"embeddings": (9, 4)}),
         stand_in("LSTM", "lstm", {}, stand_in("LSTMCell", "lstm/lstm_cell", cell)),
-        stand_in(
-            "SpectralNormalization", "s", {}, stand_in("Dense", "spectral_normalization/dense", {"kernel": (5, 6)})
-        ),
+        stand_in("SpectralNormalization", "spectral_normalization", {}, normalized),
         stand_in("Dense", "dense_1", {"kernel": (6, 2), "bias": (2,)}),
         stand_in("Mine", "mine", {"kernel": (2, 2)}),
     )
@@ -129,5 +127,5 @@ def test_keras_s_own_layers(monkeypatch):
     x = layers.BatchNormalization()(layers.SeparableConv2D(4, 3, padding="same")(x))
     x = layers.Reshape((-1, 4))(layers.PReLU()(x))
     x = layers.LSTM(5)(layers.MultiHeadAttention(2, 3)(x, x))
-    x = layers.Dense(2)(layers.SpectralNormalization(layers.Dense(6))(x))
+    x = layers.Dense(2, name="dense_1")(layers.SpectralNormalization(layers.Dense(6, name="dense"))(x))
     assert weights(gct.plan(keras.Model(image, x))) == WEIGHTS

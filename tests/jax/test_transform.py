@@ -517,7 +517,8 @@ def test_a_wrong_plan_is_refused(make):
 
 
 def test_a_layout_that_finds_no_weight_says_so():
-    for params in (jnp.ones((3, 2)), [(jnp.ones((3, 2)), jnp.ones(2))]):
+    stacked = {"kernel": jnp.ones((4, 3, 2)), "bias": jnp.ones((4, 2))}
+    for params in (jnp.ones((3, 2)), [(jnp.ones((3, 2)), jnp.ones(2))], stacked):
         with pytest.raises(ValueError, match="a layout is not enough"):
             gct.sgd(0.1, plan="out_last").init(params)
         plan = gct.plan(params, "out_last", {"*": None})
@@ -539,3 +540,23 @@ def test_wrong_switches_are_refused(make):
     if make is gct.sgd:
         with pytest.raises(TypeError, match="decoupled must be True or False"):
             make(0.1, plan=PLAN, decoupled="yes")
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "error", "text"),
+    [
+        *((f, dict(learning_rate=-0.1), ValueError, "learning_rate must be") for f in (gct.sgd, gct.adam, gct.adamw)),
+        (gct.sgd, dict(learning_rate="fast"), TypeError, "learning_rate must be"),
+        (gct.sgd, dict(learning_rate=0.1, momentum=-0.9), ValueError, "momentum must be"),
+        (gct.sgd, dict(learning_rate=0.1, nesterov=True), ValueError, "nesterov needs a momentum > 0"),
+        (gct.sgd, dict(learning_rate=0.1, weight_decay=-0.1), ValueError, "weight_decay must be"),
+        (gct.adam, dict(learning_rate=0.1, b1=1.0), ValueError, r"b1 must be a number in \[0, 1\)"),
+        (gct.adam, dict(learning_rate=0.1, b2=-0.5), ValueError, "b2 must be"),
+        (gct.adam, dict(learning_rate=0.1, eps=float("nan")), ValueError, "eps must be"),
+        (gct.adam, dict(learning_rate=0.1, eps_root=-1.0), ValueError, "eps_root must be"),
+        (gct.adamw, dict(learning_rate=0.1, weight_decay=float("inf")), ValueError, "weight_decay must be"),
+    ],
+)
+def test_wrong_numbers_are_refused(make, options, error, text):
+    with pytest.raises(error, match=text):
+        make(**options, plan=PLAN)

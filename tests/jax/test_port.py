@@ -1,0 +1,38 @@
+"""gc_jax under the conformance suite, errors included."""
+
+import jax
+
+from gc_conformance import run
+
+ABSENT = {  # what Flax, Equinox and Optax do not have
+    "layers.bilinear",
+    "layers.conv_transpose1d",
+    "layers.conv_transpose2d",
+    "layers.conv_transpose3d",
+    "layers.grouped_conv_transpose",
+    "layers.depthwise_out_last",
+    "layers.recurrent_projection",
+    "layers.attention_in_proj",
+    "layers.attention_bias_kv",
+    "layers.orthogonal",
+    "optimizer.dampening",
+    "optimizer.amsgrad",
+    "theory.projection_matrix",
+    "theory.projection_identities",
+    "theory.matrix_form",
+    "errors.complex_refused_by_name",  # they are taken
+}
+
+
+def test_the_suite():
+    with jax.enable_x64(True):
+        result = run("gc_jax.port", level="contract", profile="quick")
+    assert [(one.id, one.message) for one in result.results if one.status == "failed"] == []
+    assert result.dtypes == ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+    assert {one.id for one in result.results if one.status == "not provided"} == ABSENT
+
+
+def test_without_x64_it_claims_what_jax_has():
+    result = run("gc_jax.port", level="contract", profile="quick", only=["numerics.float64_is_float64", "sgdm.rule"])
+    assert result.dtypes == ("float16", "bfloat16", "float32", "complex64")
+    assert [one.status for one in result.results] == ["not provided", "passed"]
