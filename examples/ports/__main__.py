@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
@@ -24,7 +25,7 @@ HEAD = """\
 
 What the conformance suite finds in other people's implementations of Gradient Centralization. `make ports` installs
 them at the versions below, runs the suite, and writes this page; nothing on it is written by hand but this paragraph
-and the descriptions, which are the docstrings in `examples/ports/`.
+and the descriptions and causes, which stand in `examples/ports/`.
 
 The yardstick is [the contract](contract.md), which is stricter than what most of these libraries set out to do: several
 of them document a rule by rank, and do what they document. A failure below says that a port differs from the contract,
@@ -44,13 +45,13 @@ def judged(target: str) -> dict:
         return json.loads(file.read_text())["ports"][0]
 
 
-def about(target: str) -> tuple[str, str]:
-    """The description of a port, and the versions of what it runs on."""
+def about(target: str) -> tuple[str, str, dict[str, tuple[str, ...]]]:
+    """The description of a port, the versions of what it runs on, and the causes of its failures."""
     path, _, attribute = target.partition(":")
     module = importlib.import_module(path)
     port = getattr(module, attribute) if attribute else module
-    packages = getattr(port, "packages", None) or module.packages
-    return (module.__doc__ or "").strip(), ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in module.packages)
+    return (module.__doc__ or "").strip(), versions, port.causes
 
 
 def counts(results: list[dict]) -> str:
@@ -62,20 +63,36 @@ def code(text: str) -> str:
     return f"`{' '.join(text.split())}`"
 
 
-def section(port: dict, description: str, versions: str) -> list[str]:
+def by_cause(port: dict, causes: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """The failed ids under the first cause that names them."""
+    groups: dict[str, list[str]] = {cause: [] for cause in causes}
+    for result in failures(port):
+        named = (cause for cause, patterns in causes.items() if any(fnmatch(result["id"], p) for p in patterns))
+        groups.setdefault(next(named, "Not yet looked into."), []).append(result["id"])
+    if stale := [cause for cause, ids in groups.items() if not ids]:
+        raise SystemExit(f"{port['port']}: nothing fails any more for this cause: {stale[0]}")
+    return groups
+
+
+def failures(port: dict) -> list[dict]:
+    return [result for result in port["results"] if result["status"] == "failed"]
+
+
+def section(port: dict, description: str, versions: str, causes: dict[str, tuple[str, ...]]) -> list[str]:
     results = port["results"]
     lines = [f"## {port['port']}", "", description, "", f"{versions}; {', '.join(port['dtypes'])}.", ""]
     lines += ["| chapter | passed | failed | not provided |", "|---|---|---|---|"]
     for chapter in dict.fromkeys(result["chapter"] for result in results):
         lines.append(f"| {chapter} | {counts([result for result in results if result['chapter'] == chapter])} |")
-    failed = [result for result in results if result["status"] == "failed"]
-    if failed:
-        lines += ["", "What fails, each with the smallest counterexample:", ""]
-    for result in failed:
-        lines.append(f"- **{result['id']}** {result['title']}")
+    lines += ["", "What fails, by cause:", ""]
+    for cause, ids in by_cause(port, causes).items():
+        lines.append(f"- {cause} {', '.join(map(code, ids))}")
+    lines += ["", "<details><summary>The smallest counterexamples</summary>", ""]
+    for result in failures(port):
+        lines.append(f"- `{result['id']}`: {result['title']}")
         lines.append(f"  - {code(result['counterexample'])}")
         lines.append(f"  - {code(result['message'])}")
-    return [*lines, ""]
+    return [*lines, "", "</details>", ""]
 
 
 def main() -> None:
@@ -89,11 +106,11 @@ def main() -> None:
     suite = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     lines = [HEAD, f"{asked}, with {suite}.", ""]
     lines += ["| port | with | passed | failed | not provided |", "|---|---|---|---|---|"]
-    for port, _, versions in ports:
+    for port, _, versions, _ in ports:
         lines.append(f"| {port['port']} | {versions} | {counts(port['results'])} |")
     lines.append("")
-    for port, description, versions in ports:
-        lines += section(port, description, versions)
+    for port, description, versions, causes in ports:
+        lines += section(port, description, versions, causes)
     PAGE.write_text("\n".join(lines), encoding="utf-8")
     print(f"written: {PAGE}")
 

@@ -1,4 +1,8 @@
-"""What the adapters share: saying what a library does not offer, so that it is reported as not provided."""
+"""What the adapters share: saying what a library does not offer, so that it is reported as not provided.
+
+Each adapter also names `causes`: why properties fail, with patterns of their ids, found by reading and by trying. The
+page groups failures by them; a cause for which nothing fails any more is an error.
+"""
 
 from collections.abc import Sequence
 
@@ -37,3 +41,16 @@ def stored_by(library: str, kind: str, stored: str, part: str, groups: int, stac
             has = has and not out_first
     if not has:
         raise NotImplementedError(f"{kind} stored ({stored})")
+
+
+BY_RANK = "The rule goes by rank, and takes tensors for weights that are none."
+FAN_IN_ONE = "Where the fan-in is one, zero is left: the parameter never moves."
+STACKS = "The axis of a stack of layers is taken for part of the layer."
+TRANSPOSED = "The first axis of a transposed convolution is its input, and is taken for its output."
+OUT_LAST = "The output axis of weights stored (in, out) is taken for the fan-in."
+NOT_WEIGHTS = (
+    *("layers.*embedding*", "layers.class_token", "layers.relative_position_table", "layers.bias_4d", "layers.unknown"),
+    *("layers.norm_scale_3d", "layers.layer_scale"),
+)
+HALF = "The mean is rounded to half precision before it is subtracted."
+EPS = "Adam's eps is added to sqrt(v) before v's bias correction, which makes it smaller by sqrt(1 - beta2^t)."

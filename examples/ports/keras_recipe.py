@@ -7,6 +7,7 @@ AdamW take its place. Keras runs on JAX.
 """
 
 import os
+from typing import ClassVar
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from examples.ports.adapter import last_is_output, only, stored_by
+from examples.ports.adapter import BY_RANK, EPS, FAN_IN_ONE, NOT_WEIGHTS, STACKS, last_is_output, only, stored_by
 
 packages = ("keras", "jax")
 
@@ -59,6 +60,9 @@ class _Steps:
 
 
 class _Keras:
+    causes: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Keras 3 never calls `get_gradients`: no gradient is centralized.": ("optimizer.*",),
+    }
     dtypes = ("float32",)
     from_numpy = staticmethod(jnp.asarray)
     to_numpy = staticmethod(np.asarray)
@@ -83,6 +87,16 @@ class _Keras:
 
 
 class _Rule(_Keras):
+    causes: ClassVar = {
+        "The last axis is taken for the output, which in these layers it is not, or not alone.": (
+            *("layers.conv_transpose_out_in", "layers.depthwise_out_last", "layers.attention_heads"),
+        ),
+        BY_RANK: (*NOT_WEIGHTS, "layers.bias_heads"),
+        FAN_IN_ONE: ("layers.linear_out_last_fan_in_one",),
+        STACKS: ("layers.stacked_*", "layers.experts"),
+        EPS: ("optimizer.*",),
+    }
+
     def centralize(self, grad, axis):
         only(last_is_output(grad.shape), axis, grad.shape)
         return centralized(grad)

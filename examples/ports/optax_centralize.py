@@ -7,13 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from examples.ports.adapter import first_is_output, only, stored_by
+from examples.ports.adapter import BY_RANK, FAN_IN_ONE, HALF, NOT_WEIGHTS, STACKS, first_is_output, only, stored_by
 
 jax.config.update("jax_enable_x64", True)
 
 name = "optax.centralize"
 packages = ("optax", "jax")
 dtypes = ("float32", "float64")
+causes = {
+    "The first axis is taken for the output, which in Flax, Keras and Haiku is the last, or the last but one.": (
+        *("layers.*_out_last", "layers.linear_out_last_fan_in_one", "layers.conv_transpose_out_in"),
+        *("layers.attention_heads", "layers.attention_out_heads"),
+    ),
+    BY_RANK: (*NOT_WEIGHTS, "layers.bias_heads"),
+    FAN_IN_ONE: ("layers.depthwise_1x1", "layers.linear_fan_in_one"),
+    STACKS: ("layers.stacked_*", "layers.experts"),
+}
 
 from_numpy = jnp.asarray
 to_numpy = np.asarray
@@ -39,6 +48,7 @@ half = SimpleNamespace(
     name=f"{name}, half precision",
     packages=packages,
     dtypes=("float16", "bfloat16"),
+    causes={HALF: ("operator.*", "numerics.*", "theory.*")},
     from_numpy=from_numpy,
     to_numpy=to_numpy,
     centralize=centralize,

@@ -13,11 +13,35 @@ import torch
 from pytorch_optimizer import AdamP
 from pytorch_optimizer.optimizer.gradient_centralization import centralize_gradient
 
-from examples.ports.adapter import first_is_output, only, stored_by
+from examples.ports.adapter import (
+    BY_RANK,
+    EPS,
+    FAN_IN_ONE,
+    HALF,
+    NOT_WEIGHTS,
+    OUT_LAST,
+    STACKS,
+    TRANSPOSED,
+    first_is_output,
+    only,
+    stored_by,
+)
 
 name = "pytorch_optimizer"
 packages = ("pytorch_optimizer", "torch")
 dtypes = ("float32", "float64")
+causes = {
+    BY_RANK: (*NOT_WEIGHTS, "layers.attention_bias_kv", "layers.weight_norm_magnitude", "layers.orthogonal"),
+    FAN_IN_ONE: ("layers.depthwise_1x1", "layers.linear_fan_in_one"),
+    TRANSPOSED: ("layers.*conv_transpose*",),
+    STACKS: ("layers.stacked_out_first", "layers.experts"),
+    OUT_LAST: ("layers.linear_out_last*",),
+    "With `weight_decouple=False` the decay is added to a gradient that has been used already: it has no effect.": (
+        "optimizer.l2_decay",
+    ),
+    "GC and decay are applied to `p.grad` in place.": ("optimizer.grads_unchanged",),
+    EPS: ("optimizer.*",),
+}
 
 
 def from_numpy(array):
@@ -76,6 +100,7 @@ half = SimpleNamespace(
     name=f"{name}, half precision",
     packages=packages,
     dtypes=("float16", "bfloat16"),
+    causes={HALF: ("operator.*", "numerics.*", "theory.*")},
     from_numpy=from_numpy,
     to_numpy=to_numpy,
     centralize=centralize,
