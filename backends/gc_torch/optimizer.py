@@ -4,7 +4,7 @@ They are subclasses: arguments, groups, state and hooks are PyTorch's own, and s
 gradient with GC goes through such a step in a temporary's place, so that `p.grad` stays as it is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -20,8 +20,10 @@ from gc_torch.arrays import TORCH, given, is_half, widen
 from gc_torch.operator import center
 from gc_torch.plan import ModelPlan
 from gc_torch.plan import plan as plan_of
+from gc_torch.scratch import Scratch
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+Lender = Callable[[Tensor, torch.dtype], Tensor | None]
 Columns = list[list[Any]]  # parameters, gradients, and the states of the step, each a list with one entry a parameter
 
 # Elements that are centralized into a temporary at a time: on a CPU few enough to stay in its cache until the step has
@@ -56,6 +58,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _groups(self, params: Params, plan: ModelPlan | None, gc_on: str | None) -> Any:
         """Fix the plan, and give the groups to hand to PyTorch's constructor."""
+        self._scratch = Scratch()
         if plan is not None and not isinstance(plan, ModelPlan):
             raise TypeError(f"plan must be what gc_torch.plan(model) gives, or None; got {type(plan).__qualname__}")
         if isinstance(params, nn.Module):
@@ -68,8 +71,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         groups: list[Any] = list(params)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
-        groups = [{"gc_on": gc_on, **group} if isinstance(group, dict) else group for group in groups]
-        return groups
+        return [{"gc_on": gc_on, **group} if isinstance(group, dict) else group for group in groups]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in `torch.optim`; parameters that the plan does not know get the shape rule "out_first"."""
@@ -104,6 +106,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for group, current in zip(state["param_groups"], self.__dict__.get("param_groups", ()), strict=False):
             for option, value in current.items():
                 group.setdefault(option, value)
+        self.__dict__.setdefault("_scratch", Scratch())
         super().__setstate__(state)
 
     def __repr__(self) -> str:
@@ -111,9 +114,16 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for i, group in enumerate(self.param_groups):
             rows = [self.plan.row_of(p) for p in group["params"]]
             on = sum(row is not None and row.axes is not None for row in rows) if group["gc_on"] else 0
-            taken = {path.choose(group, self.kind, [p], widened=bool(group["gc_on"])): None for p in group["params"]}
+            first, otherwise = path.choose(group, group["params"])
+            halves = group["gc_on"] is not None
+            taken = {
+                otherwise
+                if first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves)
+                else first
+                for p in group["params"]
+            }
             gc = f"GC on the {group['gc_on']} of {on} of" if group["gc_on"] else "no GC on"
-            lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(taken)}\n")
+            lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(sorted(taken))}\n")
         return "".join([*lines, ")"])
 
     # -- a step ---------------------------------------------------------------------------------------------------
@@ -165,36 +175,45 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                     raise type(error)(f"{row.name}: {error}") from None
 
     def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
-        acts = group["gc_on"] is not None and row.axes is not None
-        if acts or (grad.layout != torch.strided and self.kind == "adam"):
+        with_gc = group["gc_on"] is not None
+        if (with_gc and row.axes is not None) or (grad.layout != torch.strided and self.kind == "adam"):
             checks.array(TORCH, "the gradient", grad, allow_complex=self.kind == "sgd")
-        if group["gc_on"] is not None:
+        if with_gc:
             _check_like(p, "the gradient", grad)
         if not state:
             return
         for name in self.states:
             if name == "max_exp_avg_sq" and not group["amsgrad"]:
                 continue
-            if name not in state:
-                if name == "max_exp_avg_sq":
-                    checks.amsgrad_state(True, None)
+            value = state.get(name)
+            if value is not None:
+                _check_like(p, f"the state's {name}", value)
+            elif name == "max_exp_avg_sq":
+                checks.amsgrad_state(True, None)
+            elif name not in state:
                 raise TypeError(f"its state must be that of {type(self).__name__}, with {name}; it has {sorted(state)}")
-            if state[name] is not None:
-                _check_like(p, f"the state's {name}", state[name])
 
     def _batches(self, group: dict[str, Any]) -> Iterator["Batch"]:
         """The parameters that have a gradient, by what the step does with them."""
         columns = self.columns(group)
+        params, grads = columns[:2]
+        states = [column for column in columns[2 : 2 + len(self.states)] if column]
+        rows = [cast(Row, self.plan.row_of(p)) for p in params]
         with_gc = group["gc_on"] is not None
+        first, otherwise = path.choose(group, params)
         found: dict[Any, list[int]] = {}
-        rows = [cast(Row, self.plan.row_of(p)) for p in columns[0]]
-        for i, (p, grad) in enumerate(zip(columns[0], columns[1], strict=True)):
-            states = [column[i] for column in columns[2 : 2 + len(self.states)] if column]
-            fresh = bool(states) and states[0] is None  # PyTorch's fused SGD takes parameters with a buffer, or without
+        for i, p in enumerate(params):
             ours = with_gc and (rows[i].axes is not None or is_half(p))
-            others = [] if fresh else states
-            tensors = [p, *others] if ours else [p, grad, *others]  # ours: the gradient comes in a temporary like p
-            found.setdefault((ours, fresh, path.choose(group, self.kind, tensors, widened=ours)), []).append(i)
+            others = [column[i] for column in states]
+            fresh = bool(others) and others[0] is None
+            taken = first
+            if first == path.FUSED:
+                read = [] if fresh else others
+                if not ours:  # ours: it comes in a temporary like p
+                    read = [grads[i], *read]
+                if not path.fused_is_right(self.kind, p, read, widened=ours):
+                    taken = otherwise
+            found.setdefault((ours, fresh, taken), []).append(i)
         for (ours, fresh, taken), indices in found.items():
             yield Batch(group, taken, ours, fresh, _select(columns, indices), [rows[i] for i in indices])
 
@@ -212,30 +231,35 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
         group, on_update = batch.group, batch.group["gc_on"] == "update"
         decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
+        lend = self._lender(group)
         stored, grads, *states = columns
-        w, g = [widen(p) for p in stored], [widen(x) for x in grads]
-        s = [[x if x is None else widen(x) for x in column] for column in states]
+        w, g = [_widened(p, lend) for p in stored], [_widened(x, lend) for x in grads]
+        s = [[x if x is None else _widened(x, lend) for x in column] for column in states]
+        temporaries = [lend(p, p.dtype) for p in w]
 
         options = group
         if given(decay) and not decoupled:  # inside Φ, so before PyTorch would add it
-            g = [_plus(-x if group["maximize"] else x, decay, p) for x, p in zip(g, w, strict=True)]
+            for i, (x, p, t) in enumerate(zip(g, w, temporaries, strict=True)):
+                g[i] = _plus(-x if group["maximize"] else x, decay, p, t)
             options = {**group, "weight_decay": 0.0, "maximize": False}
         if not on_update:
-            g = [_phi(x, row) for x, row in zip(g, rows, strict=True)]
-        g = [_laid_out_like(p, x) for x, p in zip(g, w, strict=True)]
-
-        if not on_update:
+            g = [_phi(x, row, t) for x, row, t in zip(g, rows, temporaries, strict=True)]
+            g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
             self.torch_step(options, batch.taken, [w, g, *s], None, found_inf)
         else:
-            d = [torch.zeros_like(p) for p in w]
+            g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
+            d = [
+                torch.zeros_like(p) if t is None else t.zero_()
+                for p, t in zip(w, [lend(p, p.dtype) for p in w], strict=True)
+            ]
             self.torch_step({**options, "weight_decay": 0.0}, batch.taken, [d, g, *s], None, found_inf)
+            factor = None
             if given(decay) and decoupled:
                 factor = -_scalar(group["lr"]) * decay
                 if found_inf is not None:  # then d is zero
                     factor = factor * (1 - found_inf)
-                d = [_plus(x, factor, p) for x, p in zip(d, w, strict=True)]
-            for p, x, row in zip(w, d, rows, strict=True):
-                p.add_(_phi(x, row))
+            for p, x, row, t in zip(w, d, rows, temporaries, strict=True):
+                p.add_(_phi(x if factor is None else _plus(x, factor, p, t), row, t))
 
         for narrow, wide in zip([stored, *states], [w, *s], strict=True):
             for i, x in enumerate(wide):
@@ -243,6 +267,13 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                     narrow[i] = x if x is None else x.to(stored[i].dtype)
                 elif narrow[i] is not x:
                     narrow[i].copy_(x)
+
+    def _lender(self, group: dict[str, Any]) -> Lender:
+        """Where temporaries come from: where autograd or a compiler is at work, every result is its own tensor."""
+        if group["differentiable"] or torch.compiler.is_compiling():
+            return lambda p, dtype: None
+        self._scratch.clear()
+        return self._scratch.like
 
     def columns(self, group: dict[str, Any]) -> Columns:
         """Parameters with a gradient, their gradients and their states, which are made where there are none."""
@@ -308,16 +339,26 @@ def _scalar(number: Any) -> Any:
     return number.reshape(()) if isinstance(number, Tensor) and number.numel() == 1 else number
 
 
-def _plus(x: Tensor, factor: Any, w: Tensor) -> Tensor:
-    return x + factor * w if isinstance(factor, Tensor) else torch.add(x, w, alpha=factor)
+def _widened(x: Tensor, lend: Lender) -> Tensor:
+    if not is_half(x):
+        return x
+    out = lend(x, torch.float32)
+    return x.float() if out is None else out.copy_(x)
 
 
-def _phi(x: Tensor, row: Row) -> Tensor:
+def _plus(x: Tensor, factor: Any, w: Tensor, out: Tensor | None) -> Tensor:
+    if isinstance(factor, Tensor):
+        return torch.add(x, factor * w, out=out)
+    return torch.add(x, w, alpha=factor, out=out)
+
+
+def _phi(x: Tensor, row: Row, out: Tensor | None) -> Tensor:
     if row.axes is None:
         return x
     if row.view == row.shape:
-        return center(x, row.axes)
-    return center(x.reshape(row.view), row.axes).reshape(row.shape)
+        return torch.sub(x, x.mean(row.axes, keepdim=True), out=out)
+    centered = center(x.reshape(row.view), row.axes).reshape(row.shape)
+    return centered if out is None else out.copy_(centered)
 
 
 def _laid_out_like(p: Tensor, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ All three give the same numbers to rounding. What `foreach` or `fused` of a para
 where that step of PyTorch is known to be wrong: then the next one is.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,57 +16,50 @@ from gc_torch.arrays import is_half
 FUSED, FOREACH, LOOP = "fused", "foreach", "for-loop"
 
 
-def choose(group: dict[str, Any], kind: str, tensors: list[Tensor], *, widened: bool) -> str:
-    """The path for one parameter.
-
-    Args:
-        group: the options of its group.
-        kind: "sgd" or "adam".
-        tensors: what the step reads and writes for it: weight, gradient, and the state there is.
-        widened: whether half precision comes to the step as float32.
-    """
+def choose(group: dict[str, Any], params: list[Tensor]) -> tuple[str, str]:
+    """The path for a group, and the one for parameters for which its fused step is not right."""
     if group["fused"]:
-        return FUSED if fused_is_right(kind, tensors, widened) else _foreach_or_loop(group, tensors)
+        return FUSED, _default(group, params)
     if group["foreach"]:
-        return FOREACH
+        return FOREACH, FOREACH
     if group["fused"] is not None or group["foreach"] is not None:
-        return LOOP
+        return LOOP, LOOP
     # Without GC, and nothing asked for, results are those of PyTorch's own choice to the last bit.
-    if group["gc_on"] is not None and _fused_is_offered(group, tensors) and fused_is_right(kind, tensors, widened):
-        return FUSED
-    return _foreach_or_loop(group, tensors)
+    default = _default(group, params)
+    return (default if group["gc_on"] is None or not _fused_is_offered(group, params) else FUSED), default
 
 
-def fused_is_right(kind: str, tensors: list[Tensor], widened: bool) -> bool:
+def fused_is_right(kind: str, w: Tensor, others: Sequence[Tensor], *, widened: bool) -> bool:
     """Whether PyTorch's fused step is right for these tensors.
 
     On a CPU it walks through all of them as through one flat array, so they must be dense and have the same strides
     (on a GPU it refuses others), and SGD leaves whole blocks of half-precision numbers as they were.
+
+    Args:
+        kind: "sgd" or "adam".
+        w: the parameter.
+        others: what else the step reads and writes for it.
+        widened: whether half precision comes to the step as float32.
     """
-    w = tensors[0]
-    if kind == "sgd" and w.device.type == "cpu" and is_half(w) and not widened:
+    if kind == "sgd" and not widened and is_half(w) and w.device.type == "cpu":
         return False
     strides = w.stride()
-    if any(tensor.stride() != strides for tensor in tensors[1:]):
-        return False
+    for other in others:
+        if other.stride() != strides:
+            return False
     return w.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(w))
 
 
-def _fused_is_offered(group: dict[str, Any], tensors: list[Tensor]) -> bool:
-    # A compiler fuses better what it can see into. Other options than lr as tensors would be read, or refused.
-    if torch.compiler.is_compiling() or group["differentiable"] or _tensors_among_options(group):
-        return False
-    return _default_to_fused_or_foreach(tensors[:1], False, use_fused=True)[0]
-
-
-def _tensors_among_options(group: dict[str, Any]) -> bool:
+def _fused_is_offered(group: dict[str, Any], params: list[Tensor]) -> bool:
+    # A compiler fuses better what it can see into. Options other than lr would be read if they were tensors.
     options = (*group.get("betas", ()), group["weight_decay"], group.get("momentum"))
-    return any(isinstance(option, Tensor) for option in options)
+    if torch.compiler.is_compiling() or any(isinstance(option, Tensor) for option in options):
+        return False
+    return _default_to_fused_or_foreach(params, group["differentiable"], use_fused=True)[0]
 
 
-def _foreach_or_loop(group: dict[str, Any], tensors: list[Tensor]) -> str:
+def _default(group: dict[str, Any], params: list[Tensor]) -> str:
     """PyTorch's own choice when nothing is asked for."""
-    if isinstance(group["lr"], Tensor) and "capturable" in group and not group["capturable"]:
+    if isinstance(group["lr"], Tensor) and not group.get("capturable", True):
         return LOOP  # its foreach Adam refuses a tensor lr
-    foreach = _default_to_fused_or_foreach(tensors[:1], group["differentiable"], use_fused=False)[1]
-    return FOREACH if foreach else LOOP
+    return FOREACH if _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)[1] else LOOP
