@@ -9,7 +9,6 @@ from gc_core.layouts import View, fan_in_axes
 from gc_core.plan import Plan, Row
 from gc_core.sgdm import SGDMState
 from gc_cupy.adam import adam_init, adam_update
-from gc_cupy.arrays import DTYPES as dtypes
 from gc_cupy.arrays import from_numpy, to_numpy
 from gc_cupy.operator import centralize
 from gc_cupy.optimizer import SGD, Adam, AdamW
@@ -27,7 +26,6 @@ __all__ = [
     "adam_init",
     "adam_update",
     "centralize",
-    "dtypes",
     "fan_in_axes",
     "from_numpy",
     "sgdm_init",
