@@ -10,9 +10,9 @@ the terms of order u^2 and for another order of the same operations. For a sum, 
 terms: then every order of summation is covered, and every cancellation. t is the smallest normal number: results that
 underflow may be gradual or flushed to zero, as IEEE and XLA differ in that.
 
-The mean of M numbers, by whatever order of summation, has an error of at most (M - 1)u * mean|x| to first order [Higham,
-Accuracy and Stability of Numerical Algorithms, section 4.2], the division adds one u. Honest ports also centralize as a
-product with P = I - e e', whose row i weighs x_i by 1 - 1/M and sums M products: (M + 1)u(|x_i| + mean|x|), e being
+The mean of M numbers, by whatever order of summation, has an error of at most (M - 1)u mean|x| to first order [Higham,
+Accuracy and Stability of Numerical Algorithms, section 4.2]; the division adds one u. Honest ports also centralize as
+a product with P = I - e e', whose row i weighs x_i by 1 - 1/M and sums M products: (M + 1)u(|x_i| + mean|x|), e being
 rounded. So a centralized element is within (M + 4)u(|x_i| + mean|x|) of the exact one.
 """
 
@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from functools import wraps
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def precisely(function: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Precision:
-    """A binary format: its unit roundoff, the magnitude below which a result may be lost to underflow, its largest number."""
+    """A binary format: its unit roundoff, the magnitude below which results may underflow, its largest number."""
 
     name: str
     unit: Decimal
@@ -72,8 +73,8 @@ def working(dtype: str) -> Precision:
     return PRECISIONS["float32" if dtype in ("float16", "bfloat16") else dtype]
 
 
-def decimals(array: np.ndarray | float) -> np.ndarray:
-    """Every element as the decimal that it is, exactly."""
+def decimals(array: np.ndarray | float) -> Any:
+    """Every element as the decimal that it is, exactly: an array of `Decimal`."""
     values = np.asarray(array, dtype=np.float64)
     return np.array([Decimal(x) for x in values.ravel().tolist()], dtype=object).reshape(values.shape)
 
@@ -82,8 +83,8 @@ class Approx:
     """Exact values with a bound on the error of an honest computation of each."""
 
     def __init__(self, value: object, error: object, precision: Precision):
-        self.value = np.asarray(value, dtype=object)
-        self.error = np.asarray(error, dtype=object)
+        self.value: Any = np.asarray(value, dtype=object)  # of Decimal, which the types of NumPy do not know
+        self.error: Any = np.asarray(error, dtype=object)
         self.precision = precision
 
     @classmethod
@@ -96,14 +97,14 @@ class Approx:
             return other
         return Approx(Decimal(other), Decimal(0), self.precision)
 
-    def _rounded(self, value: object, magnitude: object, error: object) -> Approx:
+    def _rounded(self, value: Any, magnitude: Any, error: Any) -> Approx:
         return Approx(value, error + OPERATION * self.precision.unit * magnitude + self.precision.tiny, self.precision)
 
-    def __add__(self, other: Approx | float) -> Approx:
+    def __add__(self, other: Approx | float | Decimal) -> Approx:
         b = self._lift(other)
         return self._rounded(self.value + b.value, abs(self.value) + abs(b.value), self.error + b.error)
 
-    def __mul__(self, other: Approx | float) -> Approx:
+    def __mul__(self, other: Approx | float | Decimal) -> Approx:
         b = self._lift(other)
         value = self.value * b.value
         carried = abs(self.value) * b.error + self.error * abs(b.value) + self.error * b.error
@@ -112,30 +113,28 @@ class Approx:
     def __neg__(self) -> Approx:
         return Approx(-self.value, self.error, self.precision)
 
-    def __sub__(self, other: Approx | float) -> Approx:
+    def __sub__(self, other: Approx | float | Decimal) -> Approx:
         return self + -self._lift(other)
 
-    def __truediv__(self, other: Approx | float) -> Approx:
+    def __truediv__(self, other: Approx | float | Decimal) -> Approx:
         """|a/b - a'/b'| <= (|a - a'| + |a/b| |b - b'|) / |b'|, and |b'| >= |b| - |b - b'|."""
         b = self._lift(other)
         least = abs(b.value) - b.error
         judged = np.asarray(least > 0)
-        safe = np.where(judged, b.value, Decimal(1))
+        safe = _where(judged, b.value, Decimal(1))
         value = self.value / safe
-        carried = (self.error + abs(value) * b.error) / np.where(judged, least, Decimal(1))
-        return self._rounded(value, abs(value), np.where(judged, carried, UNBOUNDED))
+        carried = (self.error + abs(value) * b.error) / _where(judged, least, Decimal(1))
+        return self._rounded(value, abs(value), _where(judged, carried, UNBOUNDED))
 
     def sqrt(self) -> Approx:
         """|sqrt(a) - sqrt(a')| <= |a - a'| / sqrt(a), and <= sqrt|a - a'| where a is small."""
         root = _sqrt(self.value)
-        carried = np.minimum(_sqrt(self.error), self.error / np.where(root > 0, root, UNBOUNDED))
-        carried = np.where(root > 0, carried, _sqrt(self.error))
+        carried = np.minimum(_sqrt(self.error), self.error / _where(root > 0, root, UNBOUNDED))
+        carried = _where(root > 0, carried, _sqrt(self.error))
         return self._rounded(root, root, carried)
 
     def maximum(self, other: Approx) -> Approx:
-        return Approx(
-            np.maximum(self.value, other.value), np.maximum(self.error, other.error), self.precision
-        )
+        return Approx(np.maximum(self.value, other.value), np.maximum(self.error, other.error), self.precision)
 
     def centralize(self, axes: Sequence[int]) -> Approx:
         """x - mean(x): the derivation stands at the head of this page."""
@@ -163,10 +162,13 @@ class Approx:
         return Approx(self.value.reshape(shape), self.error.reshape(shape), self.precision)
 
 
-def _sqrt(values: np.ndarray) -> np.ndarray:
+def _where(condition: Any, values: Any, others: Any) -> Any:
+    return np.where(condition, np.asarray(values, dtype=object), np.asarray(others, dtype=object))
+
+
+def _sqrt(values: Any) -> Any:
     return np.asarray(np.sqrt(values), dtype=object)
 
 
-def _mean(values: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:
-    return np.sum(values, axis=axes, keepdims=True, initial=Decimal(0)) / Decimal(count)
-
+def _mean(values: Any, axes: tuple[int, ...], count: int) -> Any:
+    return values.sum(axis=axes, keepdims=True) / Decimal(count)

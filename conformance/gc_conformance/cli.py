@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 try:
     import hypothesis  # noqa: F401
     import jsonschema  # noqa: F401
+    import rich  # noqa: F401
     import typer
     from rich.console import Console
     from rich.text import Text
@@ -183,11 +184,11 @@ def vectors_check(
 ) -> None:
     """Hold a port that Python can call to the vectors in a folder; exit codes as of `run`."""
     try:
-        loaded = load(port)
-        with report.counter(loaded.name) as progress:
-            results = vectors.check(folder, loaded, progress)
+        loaded, found = load(port), vectors.read(folder)
     except (PortError, vectors.VectorsError) as error:
         raise CannotRun(str(error)) from error
+    with report.counter(loaded.name) as progress:
+        results = vectors.check(found, loaded, progress)
     raise typer.Exit(report.show_vectors(loaded.name, results, _console()))
 
 

@@ -40,12 +40,16 @@ def _number(name: str, value: Any, low: float = -math.inf, below: float = math.i
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise TypeError(f"{name} must be a number; it is {value!r}")
     if not math.isfinite(value) or not low <= value < below:
-        limits = "finite" + (f", at least {low:g}" if low > -math.inf else "") + (f", below {below:g}" if below < math.inf else "")
+        limits = (
+            "finite"
+            + (f", at least {low:g}" if low > -math.inf else "")
+            + (f", below {below:g}" if below < math.inf else "")
+        )
         raise ValueError(f"{name} must be {limits}; it is {value!r}")
 
 
 class Straight:
-    """The contract, written straight down. Every method that begins with an underscore is one idea that a mutant breaks."""
+    """The contract, written straight down. A method that begins with an underscore is one idea, for a mutant to break."""
 
     name = "straight"
     dtypes: tuple[str, ...] = FLOATS
@@ -87,9 +91,22 @@ class Straight:
     def sgdm_init(self, w):
         return SGDMState(np.zeros_like(_array("w", w)))
 
-    def sgdm_update(self, w, grad, state, *, lr, axis, momentum=0.9, dampening=0.0, nesterov=False, weight_decay=0.0,
-                    decoupled=False, gc_on="gradient"):
-        self._check(w, grad, state, SGDMState, dict(lr=lr, momentum=momentum, weight_decay=weight_decay), gc_on)
+    def sgdm_update(
+        self,
+        w,
+        grad,
+        state,
+        *,
+        lr,
+        axis,
+        momentum=0.9,
+        dampening=0.0,
+        nesterov=False,
+        weight_decay=0.0,
+        decoupled=False,
+        gc_on="gradient",
+    ):
+        self._check(w, grad, state, SGDMState, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, gc_on)
         _number("dampening", dampening)
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(f"nesterov must have momentum and no dampening; it has {momentum!r} and {dampening!r}")
@@ -112,9 +129,22 @@ class Straight:
         zeros = np.zeros_like(_array("w", w))
         return AdamState(0, zeros, zeros.copy(), zeros.copy() if amsgrad else None)
 
-    def adam_update(self, w, grad, state, *, lr=1e-3, axis, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-                    decoupled=False, amsgrad=False, gc_on="gradient"):
-        self._check(w, grad, state, AdamState, dict(lr=lr, eps=eps, weight_decay=weight_decay), gc_on)
+    def adam_update(
+        self,
+        w,
+        grad,
+        state,
+        *,
+        lr=1e-3,
+        axis,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        decoupled=False,
+        amsgrad=False,
+        gc_on="gradient",
+    ):
+        self._check(w, grad, state, AdamState, {"lr": lr, "eps": eps, "weight_decay": weight_decay}, gc_on)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"betas must be two numbers in [0, 1); it is {betas!r}")
         for beta in betas:
@@ -130,7 +160,9 @@ class Straight:
         d = self._direction(m, v if largest is None else largest, t, betas, eps)
         x = self._applied(x, d, lr, axes, weight_decay, decoupled, gc_on)
         down = w.dtype
-        return x.astype(down), AdamState(t, m.astype(down), v.astype(down), None if largest is None else largest.astype(down))
+        return x.astype(down), AdamState(
+            t, m.astype(down), v.astype(down), None if largest is None else largest.astype(down)
+        )
 
     def _count(self, step):
         return step + 1
@@ -152,8 +184,10 @@ class Straight:
         for name, array in (("grad", grad), *state._asdict().items()):
             if name != "step" and array is not None and (array.shape != w.shape or array.dtype != w.dtype):
                 of = name if name == "grad" else f"state ({name})"
-                raise ValueError(f"{of} must have the shape and dtype of w, {w.shape} and {w.dtype.name}; it has {array.shape} "
-                                 f"and {array.dtype.name}")
+                raise ValueError(
+                    f"{of} must have the shape and dtype of w, {w.shape} and {w.dtype.name}; it has {array.shape} "
+                    f"and {array.dtype.name}"
+                )
         for name, number in numbers.items():
             _number(name, number, 0)
         if gc_on not in ("gradient", "update"):
@@ -220,8 +254,10 @@ class Stateful:
 
     def step(self, grads):
         update = getattr(self.port, f"{self.rule}_update")
-        done = {name: update(w, grads[name], self.states[name], axis=self.axes[name], **self.hyper)
-                for name, w in self.values.items()}
+        done = {
+            name: update(w, grads[name], self.states[name], axis=self.axes[name], **self.hyper)
+            for name, w in self.values.items()
+        }
         for name, (w, state) in done.items():  # nothing is applied before everything is computed
             self.values[name], self.states[name] = w, state
 
@@ -238,7 +274,9 @@ class SequentialSums(Straight):
     name = "sequential sums"
 
     def _mean(self, x, axes):
-        rows = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim)).reshape(*[n for a, n in enumerate(x.shape) if a not in axes], -1)
+        rows = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim)).reshape(
+            *[n for a, n in enumerate(x.shape) if a not in axes], -1
+        )
         total = np.add.accumulate(rows, -1)[..., -1]
         return (total / x.dtype.type(rows.shape[-1])).reshape([1 if a in axes else n for a, n in enumerate(x.shape)])
 
@@ -320,20 +358,20 @@ class Float32Scalars(Straight):
         return (m / one) / (np.sqrt(v) / np.sqrt(two) + eps)
 
 
-def _singles(options):
-    def single(value):
+def _singles(options: dict[str, Any]) -> dict[str, Any]:
+    def single(value: Any) -> Any:
         return np.float32(value) if isinstance(value, float) else value
 
     return {k: tuple(map(single, v)) if k == "betas" else single(v) for k, v in options.items()}
 
 
 class StepSizeFirst(Straight):
-    """Computes in another order: the first bias correction in the step size, decay as a factor of w, moments as steps."""
+    """Computes in another order: bias correction as a factor, decay as a factor of w, moments as steps."""
 
     name = "step size first"
 
     def _gather(self, m, g, momentum, dampening):
-        return m * momentum + (g - dampening * g)
+        return m * momentum + g * (1 - dampening)
 
     def _direction(self, m, v, t, betas, eps):
         one, two = (self._bias_correction(beta, t) for beta in betas)
@@ -486,6 +524,20 @@ class Undamped(Stateful):
 
 
 HONEST: tuple[Any, ...] = (
-    Straight(), SequentialSums(), PairwiseSums(), MatrixForm(), WeightedSum(), Float64Inside(), Float32Scalars(), StepSizeFirst(),
-    InPlaceKernels(), FlushesSubnormals(), Immutable(), Float32Only(), HalfOnly(), FewOptions(), operator_only, OptimizerOnly(),
+    Straight(),
+    SequentialSums(),
+    PairwiseSums(),
+    MatrixForm(),
+    WeightedSum(),
+    Float64Inside(),
+    Float32Scalars(),
+    StepSizeFirst(),
+    InPlaceKernels(),
+    FlushesSubnormals(),
+    Immutable(),
+    Float32Only(),
+    HalfOnly(),
+    FewOptions(),
+    operator_only,
+    OptimizerOnly(),
 )

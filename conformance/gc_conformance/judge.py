@@ -34,7 +34,9 @@ def agree(got: np.ndarray, want: Approx, what: str = "the result", show: str | N
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         must, error = float(want.value[at]), float(want.error[at])
-        raise Violation(f"{what}{list(at) if at else ''} is {float(got[at])!r}, and must be {must!r} within {error:.1e}", show)
+        raise Violation(
+            f"{what}{list(at) if at else ''} is {float(got[at])!r}, and must be {must!r} within {error:.1e}", show
+        )
 
 
 def same(got: np.ndarray, want: np.ndarray, what: str, show: str | None = None) -> None:

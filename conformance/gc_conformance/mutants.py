@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -266,7 +266,9 @@ class AbsoluteAxes(Straight):
     """Drops the sign of an axis."""
 
     def centralize(self, grad, axis):
-        return super().centralize(grad, tuple(sorted({abs(a) % grad.ndim for a in axis})) if isinstance(axis, tuple) else axis)
+        return super().centralize(
+            grad, tuple(sorted({abs(a) % grad.ndim for a in axis})) if isinstance(axis, tuple) else axis
+        )
 
 
 @mutant("operator.int_axis")
@@ -418,7 +420,12 @@ class IgnoresStrides(Straight):
     """Reads as many numbers as there are from where the gradient begins, and skips none."""
 
     def centralize(self, grad, axis):
-        if not grad.flags.c_contiguous and grad.base is not None and grad.base.flags.c_contiguous and grad.strides[0] > 0:
+        if (
+            not grad.flags.c_contiguous
+            and grad.base is not None
+            and grad.base.flags.c_contiguous
+            and grad.strides[0] > 0
+        ):
             grad = grad.base.ravel()[: grad.size].reshape(grad.shape)
         return super().centralize(grad, axis)
 
@@ -598,7 +605,9 @@ class MomentsInHalf(Straight):
     """Computes Adam's step from moments rounded to half precision."""
 
     def _direction(self, m, v, t, betas, eps):
-        return super()._direction(m.astype(np.float16).astype(m.dtype), v.astype(np.float16).astype(v.dtype), t, betas, eps)
+        return super()._direction(
+            m.astype(np.float16).astype(m.dtype), v.astype(np.float16).astype(v.dtype), t, betas, eps
+        )
 
 
 # Layers.
@@ -611,8 +620,14 @@ class WrongRow(Straight):
         self.row, self.axes = row, axes
 
     def centralize_layer(self, kind, grad, *, stored, **layer):
-        if kind != self.row.kind or stored != self.row.stored or any(
-            layer.get(name) != value for name, value in (self.row.options or ({},))[0].items() if name in ("part", "tied")
+        if (
+            kind != self.row.kind
+            or stored != self.row.stored
+            or any(
+                layer.get(name) != value
+                for name, value in (self.row.options or ({},))[0].items()
+                if name in ("part", "tied")
+            )
         ):
             return super().centralize_layer(kind, grad, stored=stored, **layer)
         axes = self.axes(grad.ndim)
@@ -633,12 +648,28 @@ LAYER_MISTAKES: dict[str, tuple[str, str, Callable[[int], tuple[int, ...] | None
     "conv2d_out_first": ("SpatialMeanOfKernel", "Averages a convolution over h and w only.", lambda n: (2, 3)),
     "conv2d_out_last": ("FlaxKernelTakenForTorch", "Takes a Flax kernel for a PyTorch one.", _all_but_first),
     "conv_transpose2d": ("TransposedTakenForConv", "Takes a transposed convolution for a convolution.", _all_but_first),
-    "grouped_conv_transpose": ("IgnoresGroups", "Averages a grouped transposed convolution over all groups.", lambda n: (0, 2, 3)),
-    "conv_transpose_out_first": ("EquinoxTakenForTorch", "Takes Equinox's transposed kernel for PyTorch's.", lambda n: (0, 2, 3)),
+    "grouped_conv_transpose": (
+        "IgnoresGroups",
+        "Averages a grouped transposed convolution over all groups.",
+        lambda n: (0, 2, 3),
+    ),
+    "conv_transpose_out_first": (
+        "EquinoxTakenForTorch",
+        "Takes Equinox's transposed kernel for PyTorch's.",
+        lambda n: (0, 2, 3),
+    ),
     "conv_transpose_out_in": ("KerasTakenForFlax", "Takes Keras's transposed kernel for Flax's.", _all_but_last),
-    "depthwise_out_last": ("DepthwiseTakenForConv", "Averages a depthwise kernel over its channels, too.", _all_but_last),
+    "depthwise_out_last": (
+        "DepthwiseTakenForConv",
+        "Averages a depthwise kernel over its channels, too.",
+        _all_but_last,
+    ),
     "attention_heads": ("HeadsAveraged", "Averages a query kernel over its heads.", _all_but_last),
-    "attention_out_heads": ("OutputTakenForQuery", "Averages an attention output kernel over heads alone.", lambda n: (0,)),
+    "attention_out_heads": (
+        "OutputTakenForQuery",
+        "Averages an attention output kernel over heads alone.",
+        lambda n: (0,),
+    ),
     "stacked_out_last": ("StackAveraged", "Averages over a stack of layers.", _all_but_last),
     "experts": ("ExpertsAveraged", "Averages over the experts.", lambda n: (0,)),
     "depthwise_1x1": ("FreezesDepthwise", "Centralizes a fan-in of 1, which freezes the layer.", _all_but_first),
@@ -657,9 +688,14 @@ LAYER_MISTAKES: dict[str, tuple[str, str, Callable[[int], tuple[int, ...] | None
     "unknown": ("GuessesByShape", "Guesses that any matrix is a weight.", _all_but_first),
 }
 for _row in ROWS:
-    _name, _what, _axes = LAYER_MISTAKES.get(_row.id, (
-        f"Misses_{_row.id}", "Does not centralize this layer." if _row.over else "Centralizes this parameter.",
-        (lambda n: None) if _row.over else _all_but_first))
+    _name, _what, _axes = LAYER_MISTAKES.get(
+        _row.id,
+        (
+            f"Misses_{_row.id}",
+            "Does not centralize this layer." if _row.over else "Centralizes this parameter.",
+            (lambda n: None) if _row.over else _all_but_first,
+        ),
+    )
     MUTANTS[_name] = Mutant(_name, f"layers.{_row.id}", _what, lambda row=_row, axes=_axes: WrongRow(row, axes))
 
 
@@ -715,7 +751,9 @@ def option(name: str, what: str, kills: str, **fixed: Any) -> None:
     MUTANTS[name] = Mutant(name, kills, what, Fixed)
 
 
-option("SGDMForgetsGC", "Never centralizes in SGDM: a switch that does nothing.", "sgdm.gradient_is_centralized", axis=None)
+option(
+    "SGDMForgetsGC", "Never centralizes in SGDM: a switch that does nothing.", "sgdm.gradient_is_centralized", axis=None
+)
 option("MomentumIgnored", "Ignores momentum.", "sgdm.momentum", momentum=0.0)
 option("MomentumStuck", "Has momentum when there must be none.", "sgdm.no_momentum", momentum=0.9)
 option("DampeningIgnored", "Ignores dampening.", "sgdm.dampening", dampening=0.0)
@@ -889,7 +927,9 @@ class StateInFloat64(Straight):
 
 
 MUTANTS["WideBuffer"] = Mutant("WideBuffer", "sgdm.keeps_shape_and_dtype", StateInFloat64.__doc__ or "", StateInFloat64)
-MUTANTS["WideMoments"] = Mutant("WideMoments", "adam.keeps_shape_and_dtype", StateInFloat64.__doc__ or "", StateInFloat64)
+MUTANTS["WideMoments"] = Mutant(
+    "WideMoments", "adam.keeps_shape_and_dtype", StateInFloat64.__doc__ or "", StateInFloat64
+)
 
 
 # Adam.
@@ -1076,7 +1116,8 @@ class DecayAfterUpdateGC(Straight):
 
 
 MUTANTS["SGDMDecayAfterUpdateGC"] = Mutant(
-    "SGDMDecayAfterUpdateGC", "theory.update_keeps_means_sgdm", DecayAfterUpdateGC.__doc__ or "", DecayAfterUpdateGC)
+    "SGDMDecayAfterUpdateGC", "theory.update_keeps_means_sgdm", DecayAfterUpdateGC.__doc__ or "", DecayAfterUpdateGC
+)
 
 
 @mutant("adam.amsgrad_state")
@@ -1140,7 +1181,8 @@ class Wrapped(Straight):
 def optimizer_mutant(kills: str) -> Callable[[type[Stateful]], type[Stateful]]:
     def register(wrong: type[Stateful]) -> type[Stateful]:
         MUTANTS[wrong.__name__] = Mutant(
-            wrong.__name__, kills, (wrong.__doc__ or "").strip(), lambda: type("Port", (Wrapped,), {"broken": wrong})())
+            wrong.__name__, kills, (wrong.__doc__ or "").strip(), lambda: type("Port", (Wrapped,), {"broken": wrong})()
+        )
         return wrong
 
     return register
@@ -1255,14 +1297,15 @@ class StateByShape(Stateful):
         for name, w in self.values.items():
             owner = next(n for n, other in self.values.items() if other.shape == w.shape)
             self.values[name], self.states[owner] = update(
-                w, grads[name], self.states[owner], axis=self.axes[name], **self.hyper)
+                w, grads[name], self.states[owner], axis=self.axes[name], **self.hyper
+            )
 
 
 @optimizer_mutant("optimizer.instances_apart")
 class StateOfTheClass(Stateful):
     """Keeps its state in the class."""
 
-    shared: dict[tuple, dict] = {}
+    shared: ClassVar[dict[tuple, dict]] = {}
 
     def __init__(self, port, kind, params, axes, hyper):
         super().__init__(port, kind, params, axes, hyper)
@@ -1277,7 +1320,7 @@ class PairsByOrder(Stateful):
     def step(self, grads):
         names = [name for name in self.values if self.values[name].ndim > 1]
         given = [grads[name] for name in grads if name in names]
-        super().step({**grads, **dict(zip(names, given))})
+        super().step({**grads, **dict(zip(names, given, strict=True))})
 
 
 @optimizer_mutant("optimizer.grads_unchanged")
@@ -1483,7 +1526,9 @@ class AppliesOneByOne(Stateful):
     def step(self, grads):
         update = getattr(self.port, f"{self.rule}_update")
         for name, w in self.values.items():
-            self.values[name], self.states[name] = update(w, grads[name], self.states[name], axis=self.axes[name], **self.hyper)
+            self.values[name], self.states[name] = update(
+                w, grads[name], self.states[name], axis=self.axes[name], **self.hyper
+            )
 
 
 @optimizer_mutant("errors.nothing_partly_applied")

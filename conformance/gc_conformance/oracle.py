@@ -60,11 +60,11 @@ def centralize_large(grad: np.ndarray, axis: Axis) -> tuple[np.ndarray, np.ndarr
     axes = axes_of(axis, grad.ndim)
     assert axes is not None
     rest = [a for a in range(grad.ndim) if a not in axes]
-    rows = wide.transpose(*rest, *axes).reshape([grad.shape[a] for a in rest] + [-1])
-    count = rows.shape[-1]
+    count = math.prod(grad.shape[a] for a in axes)
     shape = [1 if a in axes else n for a, n in enumerate(grad.shape)]
-    mean = np.array([math.fsum(row) / count for row in rows.reshape(-1, count)]).reshape(shape)
-    magnitude = np.array([math.fsum(abs(row)) / count for row in rows.reshape(-1, count)]).reshape(shape)
+    flat = wide.transpose(*rest, *axes).reshape(-1, count)
+    mean = np.array([math.fsum(row) / count for row in flat]).reshape(shape)
+    magnitude = np.array([math.fsum(abs(row)) / count for row in flat]).reshape(shape)
     unit = (count + 4) * float(precision.unit) + 3 * 2.0**-53
     return wide - mean, unit * (abs(wide) + magnitude) + 2 * float(precision.tiny)
 
@@ -86,17 +86,14 @@ def sgdm(
     gc_on: str = "gradient",
 ) -> tuple[Approx, Approx]:
     """One step of SGDM: (w, momentum_buffer). A buffer of None is PyTorch's first step, m <- g."""
-    w, g = lift(w, dtype), lift(grad, dtype)
+    x, g = lift(w, dtype), lift(grad, dtype)
     if weight_decay and not decoupled:
-        g = g + w * weight_decay
+        g = g + x * weight_decay
     if gc_on == "gradient":
         g = _center(g, axis)
-    if momentum_buffer is None:
-        m = g
-    else:
-        m = lift(momentum_buffer, dtype) * momentum + g * (1 - Decimal(dampening))
+    m = g if momentum_buffer is None else lift(momentum_buffer, dtype) * momentum + g * (1 - Decimal(dampening))
     d = g + m * momentum if nesterov else m
-    return _apply(w, d, lr, axis, weight_decay if decoupled else 0.0, gc_on).stored(dtype), m.stored(dtype)
+    return _apply(x, d, lr, axis, weight_decay if decoupled else 0.0, gc_on).stored(dtype), m.stored(dtype)
 
 
 @precisely
@@ -118,18 +115,18 @@ def adam(
     gc_on: str = "gradient",
 ) -> tuple[Approx, Approx, Approx, Approx | None]:
     """The step after `step` steps of Adam: (w, exp_avg, exp_avg_sq, max_exp_avg_sq). AMSGrad if given a maximum."""
-    w, g = lift(w, dtype), lift(grad, dtype)
+    x, g = lift(w, dtype), lift(grad, dtype)
     if weight_decay and not decoupled:
-        g = g + w * weight_decay
+        g = g + x * weight_decay
     if gc_on == "gradient":
         g = _center(g, axis)
-    (beta1, rest1), (beta2, rest2) = (beta_and_rest(beta, w.precision) for beta in betas)
+    (beta1, rest1), (beta2, rest2) = (beta_and_rest(beta, x.precision) for beta in betas)
     m = _blend(lift(exp_avg, dtype), beta1, g, rest1)
     v = _blend(lift(exp_avg_sq, dtype), beta2, g * g, rest2)
     largest = None if max_exp_avg_sq is None else lift(max_exp_avg_sq, dtype).maximum(v)
     d = adam_direction(m, v if largest is None else largest, step + 1, betas, eps)
-    w = _apply(w, d, lr, axis, weight_decay if decoupled else 0.0, gc_on)
-    return w.stored(dtype), m.stored(dtype), v.stored(dtype), None if largest is None else largest.stored(dtype)
+    x = _apply(x, d, lr, axis, weight_decay if decoupled else 0.0, gc_on)
+    return x.stored(dtype), m.stored(dtype), v.stored(dtype), None if largest is None else largest.stored(dtype)
 
 
 def _blend(old: Approx, beta: Approx, new: Approx, rest: Approx) -> Approx:
@@ -181,7 +178,9 @@ def storing(value: np.ndarray, bound: np.ndarray, dtype: str) -> np.ndarray:
     return float(narrow.unit) * (abs(value) + bound) + float(narrow.tiny)
 
 
-def sgdm_run(w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, undamped: bool = False, **options) -> list[Approx]:
+def sgdm_run(
+    w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, undamped: bool = False, **options
+) -> list[Approx]:
     """The weights after each step of SGDM from a fresh state; the error bounds grow from step to step."""
     weights, m, path = lift(w, dtype), None if undamped else lift(np.zeros(w.shape), dtype), []
     for grad in grads:
@@ -190,7 +189,9 @@ def sgdm_run(w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, undamped
     return path
 
 
-def adam_run(w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, amsgrad: bool = False, **options) -> list[Approx]:
+def adam_run(
+    w: np.ndarray, grads: Sequence[np.ndarray], dtype: str, *, amsgrad: bool = False, **options
+) -> list[Approx]:
     """The weights after each step of Adam from a fresh state; the error bounds grow from step to step."""
     zero = lift(np.zeros(w.shape), dtype)
     weights, m, v, largest, path = lift(w, dtype), zero, zero, zero if amsgrad else None, []

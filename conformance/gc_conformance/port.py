@@ -16,8 +16,8 @@ It may be a module, a namespace, an instance, or one function, which is taken fo
     dtypes                               names of those it claims; ("float32", "float64") when absent. "float16" and
                                          "bfloat16" (NumPy arrays of `ml_dtypes`) are judged only if claimed; with
                                          "complex64" or "complex128" it must treat complex numbers as complex numbers
-    sgd_first_step                       "damped" (when absent): the momentum buffer starts at zero, m <- (1 - dampening) g.
-                                         "undamped": `optimizer("sgd", ...)` starts as PyTorch does, m <- g
+    sgd_first_step                       "damped" (when absent): the momentum buffer starts at zero, and the first step
+                                         is m <- (1 - dampening) g. "undamped": `optimizer("sgd", ...)` starts as PyTorch does, m <- g
 
 `NotImplementedError`, from a function or for one of its options, means *not provided*. An option that has its default
 value is never passed, so a port need not know the options it does not offer.
@@ -83,7 +83,7 @@ class Port:
         )
         if not self._functions:
             raise PortError(
-                f"{source} offers none of the functions of a port ({', '.join(FUNCTIONS)}), and is not itself a function."
+                f"{source} offers none of the functions of a port ({', '.join(FUNCTIONS)}), and is no function itself."
             )
         declared = getattr(target, "name", None)
         self.name = declared if isinstance(declared, str) else source
@@ -140,12 +140,12 @@ class Port:
             raise Violation(f"a result cannot be read as an array: {type(error).__name__}: {error}") from error
 
     def call(self, name: str, *args: Any, warn: bool = False, **options: Any) -> Any:
-        """Call a function of the port. Its warnings are dropped, or with `warn` are violations, as its exceptions are."""
+        """Call a function of the port. Its exceptions are violations; its warnings too, with `warn`, or dropped."""
         return self.attempt(name, self._functions[name], *args, warn=warn, **options)
 
     def attempt(self, name: str, function: Callable, *args: Any, warn: bool = False, **options: Any) -> Any:
-        floating = {"all": "warn", "under": "ignore"} if warn else {"all": "ignore"}
-        with warnings.catch_warnings(), np.errstate(**floating):
+        floating: Any = "warn" if warn else "ignore"
+        with warnings.catch_warnings(), np.errstate(all=floating, under="ignore"):
             warnings.simplefilter("error" if warn else "ignore")
             try:
                 return function(*args, **options)
@@ -204,7 +204,8 @@ def _import_file(path: str) -> ModuleType:
     if not file.is_file():
         raise PortError(f"{path} cannot be imported: there is no such file.")
     spec = importlib.util.spec_from_file_location(f"gc_port_{file.stem}", file)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(file.resolve().parent))

@@ -61,7 +61,9 @@ def property(id: str, *, needs: str | tuple[str, ...], cases: Callable[[Port], S
 
 
 def select(
-    level: str = "gc", chapters: tuple[str, ...] | list[str] | None = None, only: tuple[str, ...] | list[str] | None = None
+    level: str = "gc",
+    chapters: tuple[str, ...] | list[str] | None = None,
+    only: tuple[str, ...] | list[str] | None = None,
 ) -> list[Property]:
     """The properties of a run, in the order of the chapters. `only` names ids and overrides level and chapters.
 

@@ -86,5 +86,9 @@ class RunResult:
 
     def to_dict(self) -> dict:
         """The whole result as plain JSON types."""
-        return {**asdict(self), "dtypes": list(self.dtypes), "conforms": self.conforms,
-                "results": [asdict(result) for result in self.results]}
+        return {
+            **asdict(self),
+            "dtypes": list(self.dtypes),
+            "conforms": self.conforms,
+            "results": [asdict(result) for result in self.results],
+        }

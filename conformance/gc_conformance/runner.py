@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis.errors import Flaky
 
 from . import chapters as _chapters  # noqa: F401  (importing them fills the registry)
 from .bounds import CONTEXT
@@ -102,7 +103,7 @@ def judge(prop: Property, port: Port, *, seed: int, examples: int, shrink: bool 
         report_multiple_bugs=False,
         print_blob=False,
         verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=tuple(HealthCheck),  # pyright: ignore[reportArgumentType]
         phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
     )
     @given(prop.cases(port))
@@ -124,7 +125,7 @@ def judge(prop: Property, port: Port, *, seed: int, examples: int, shrink: bool 
     except Violation as violation:
         case, message = failing[0], str(violation)
         return verdict("failed", judged, message, case.text(), case.reproduce(port, violation.show, message))
-    except hypothesis.errors.Flaky as flaky:
+    except Flaky as flaky:
         if not failing:
             raise
         message = f"the port gives different results for the same input: {flaky}"

@@ -264,8 +264,23 @@ ADAM_OPTIONS: dict[str, Sequence[Any]] = {
 }
 RATES = (0.5, 0.125, 0.1, 0.001)
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "sgdm": dict(momentum=0.9, dampening=0.0, nesterov=False, weight_decay=0.0, decoupled=False, gc_on="gradient"),
-    "adam": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False, amsgrad=False, gc_on="gradient"),
+    "sgdm": {
+        "momentum": 0.9,
+        "dampening": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "decoupled": False,
+        "gc_on": "gradient",
+    },
+    "adam": {
+        "lr": 1e-3,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "decoupled": False,
+        "amsgrad": False,
+        "gc_on": "gradient",
+    },
 }
 
 
@@ -284,9 +299,7 @@ def _steps(draw, rule, dtypes, shapes, kinds, count, fixed, varied, layouts, axi
     chosen = draw(axes(len(shape), subsets(len(shape))[:2])) if axis == "fan-in" else axis
     number = draw(st.sampled_from(range(count[0], count[1] + 1)))
     w = draw(arrays(dtype, shape)).laid_out(draw(st.sampled_from(layouts)))
-    grads = tuple(
-        draw(arrays(dtype, shape, kinds)).laid_out(draw(st.sampled_from(layouts))) for _ in range(number)
-    )
+    grads = tuple(draw(arrays(dtype, shape, kinds)).laid_out(draw(st.sampled_from(layouts))) for _ in range(number))
     hyper = {"lr": draw(st.sampled_from(RATES)), **fixed}
     hyper |= {name: draw(st.sampled_from(values)) for name, values in varied.items() if name not in fixed}
     return Steps(rule, w, grads, chosen, legal(rule, hyper))
@@ -363,9 +376,9 @@ class Training:
 
 # What is always given, because the defaults of optimizers differ.
 GIVEN: dict[str, dict[str, Any]] = {
-    "sgd": dict(lr=0.125, momentum=0.875),
-    "adam": dict(lr=0.125, betas=(0.875, 0.9990234375), eps=1e-8),
-    "adamw": dict(lr=0.125, betas=(0.875, 0.9990234375), eps=1e-8, weight_decay=0.125),
+    "sgd": {"lr": 0.125, "momentum": 0.875},
+    "adam": {"lr": 0.125, "betas": (0.875, 0.9990234375), "eps": 1e-8},
+    "adamw": {"lr": 0.125, "betas": (0.875, 0.9990234375), "eps": 1e-8, "weight_decay": 0.125},
 }
 
 
@@ -384,13 +397,19 @@ def _trainings(draw, port, kind, count, kinds, alike, hyper) -> Training:
         if data == "counting" and "normal" in kinds:
             return {name: counting(shape, dtype, step + i) for i, (name, shape) in enumerate(shapes.items())}
         formula = formulas(dtype)[kinds[0] if data == "counting" else data]
-        return {name: normal(shape, dtype, seed + 3 * step + i, formula) for i, (name, shape) in enumerate(shapes.items())}
+        return {
+            name: normal(shape, dtype, seed + 3 * step + i, formula) for i, (name, shape) in enumerate(shapes.items())
+        }
 
     return Training(kind, several(0), tuple(several(n + 1) for n in range(number)), chosen, {**GIVEN[kind], **hyper})
 
 
 def trainings(
-    *kinds_of: str, count: tuple[int, int] = (1, 3), kinds: Sequence[str] = ("normal",), alike: bool = False, **hyper: Any
+    *kinds_of: str,
+    count: tuple[int, int] = (1, 3),
+    kinds: Sequence[str] = ("normal",),
+    alike: bool = False,
+    **hyper: Any,
 ) -> Callable[[Port], SearchStrategy]:
     """Some steps of an optimizer of one of these kinds over three parameters, one of which has no fan-in axes.
 

@@ -308,6 +308,8 @@ SGDM_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "update-decoupled": ("UpdateGC", {"lr": 0.125, "weight_decay": 0.125, "decoupled": True, "gc_on": "update"}),
     "nesterov-l2": ("Nesterov", {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.01}),
     "learning-rate": ("LearningRate", {"lr": 0.0078125, "momentum": 0.0}),
+    "zero-rate": ("LearningRate", {"lr": 0.0}),
+    "dampening-l2": ("Dampening", {"lr": 0.125, "momentum": 0.5, "dampening": 0.5, "weight_decay": 0.125}),
 }
 ADAM = {
     **{"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "decoupled": False},
@@ -332,6 +334,11 @@ ADAM_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "amsgrad": ("AMSGrad", {"lr": 0.125, "betas": (0.5, 0.5), "amsgrad": True}),
     "amsgrad-l2": ("AMSGrad", {"lr": 0.125, "betas": (0.5, 0.75), "weight_decay": 0.125, "amsgrad": True}),
     "learning-rate": ("LearningRate", {"lr": 0.0078125, "betas": EXACT}),
+    "zero-rate": ("LearningRate", {"lr": 0.0, "betas": EXACT}),
+    "amsgrad-eps": (
+        "AMSGrad",
+        {"lr": 0.125, "betas": (0.5, 0.5), "eps": 0.5, "weight_decay": 0.125, "decoupled": True, "amsgrad": True},
+    ),
 }
 STEPS = 3
 
@@ -352,6 +359,7 @@ def _rule_cases(cases: dict) -> Iterator[tuple[str, str, str, tuple[int, ...], t
                 yield f"{dtype}/{_name(shape)}/{_axes_name(axis)}/{name}", flag, dtype, shape, axis, "integers", options
             yield f"{dtype}/3/none/{name}", "NotAWeight", dtype, (3,), None, "integers", options
         options = {"lr": 0.125, "weight_decay": 0.125}
+        yield f"{dtype}/2x3/none/matrix", "NotAWeight", dtype, (2, 3), None, "integers", options
         yield f"{dtype}/3x4/axes1/large-mean", "LargeMean", dtype, (3, 4), (1,), "large-mean", options
         yield f"{dtype}/3x0/axes1/empty", "ZeroSize", dtype, (3, 0), (1,), "integers", options
         yield f"{dtype}/3x1/axes1/fan-in-one", "FanInOne", dtype, (3, 1), (1,), "integers", options

@@ -181,13 +181,10 @@ class Checked:
     message: str = ""
 
 
-def check(folder: str | Path, port: Port, progress: Callable[[int, int], None] | None = None) -> list[Checked]:
-    """Hold a port to the vectors in a folder.
-
-    Raises:
-        VectorsError: as `read`.
-    """
-    found = read(folder)
+def check(
+    found: dict[str, list[dict]], port: Port, progress: Callable[[int, int], None] | None = None
+) -> list[Checked]:
+    """Hold a port to vectors that `read` has found."""
     total, done = sum(map(len, found.values())), 0
     results = []
     for rule, some in found.items():

@@ -5,8 +5,6 @@ The bounds are those of `bounds.py`: unit roundoff, fan-in and magnitude, for an
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from hypothesis import strategies as st
 
@@ -15,7 +13,7 @@ from ..bounds import Approx
 from ..judge import agree, centralized, claimed, require
 from ..port import Port
 from ..registry import property
-from ..strategies import SEEDS, SHAPES, Array, Gradient, Steps, gradients, normal, steps
+from ..strategies import SEEDS, Array, Gradient, Steps, gradients, normal, steps
 from .adam import check_steps as check_adam
 from .sgdm import check_steps as check_sgdm
 
@@ -70,7 +68,9 @@ def subnormal(port: Port, case: Gradient) -> None:
 @st.composite
 def _long(draw, port: Port) -> Gradient:
     dtype = draw(st.sampled_from([d for d in port.real_dtypes if d != "bfloat16"] or list(port.real_dtypes)))
-    shape, axis = draw(st.sampled_from((((3, 100_000), 1), ((1000, 5), 0), ((2, 500, 3, 3), (1, 2, 3)), ((70_001, 1), 0))))
+    shape, axis = draw(
+        st.sampled_from((((3, 100_000), 1), ((1000, 5), 0), ((2, 500, 3, 3), (1, 2, 3)), ((70_001, 1), 0)))
+    )
     formula = draw(st.sampled_from(("1 + x", "x", "100 + x")))
     return Gradient(normal(shape, dtype, draw(SEEDS), formula), axis)
 
@@ -85,19 +85,29 @@ def large_fan_in(port: Port, case: Gradient) -> None:
     wrong = np.argwhere(~(abs(got - want) <= bound))
     if len(wrong):
         at = tuple(map(int, wrong[0]))
-        require(False, f"element {at} is {float(got[at])!r}, and must be {float(want[at])!r} within {bound[at]:.1e}",
-                f"centralize(grad, axis)[{', '.join(map(str, at))}]")
+        require(
+            False,
+            f"element {at} is {float(got[at])!r}, and must be {float(want[at])!r} within {bound[at]:.1e}",
+            f"centralize(grad, axis)[{', '.join(map(str, at))}]",
+        )
 
 
-@property("numerics.float64_is_float64", needs="centralize", cases=gradients(dtypes=("float64",), kinds=("normal", "large mean")))
+@property(
+    "numerics.float64_is_float64",
+    needs="centralize",
+    cases=gradients(dtypes=("float64",), kinds=("normal", "large mean")),
+)
 def float64_is_float64(port: Port, case: Gradient) -> None:
     """float64 is computed in float64, not in float32."""
     claimed(case, "float64")
     _check(port, case)
 
 
-@property("numerics.half_means_in_float32", needs="centralize", cases=gradients(
-    dtypes=("float16", "bfloat16"), kinds=("large mean", "nearly constant", "normal")))
+@property(
+    "numerics.half_means_in_float32",
+    needs="centralize",
+    cases=gradients(dtypes=("float16", "bfloat16"), kinds=("large mean", "nearly constant", "normal")),
+)
 def half_means_in_float32(port: Port, case: Gradient) -> None:
     """float16 and bfloat16 are computed in float32 and rounded once: a mean rounded to half leaves much of itself."""
     claimed(case, "float16 or bfloat16")
@@ -120,16 +130,27 @@ def half_sums_in_float32(port: Port, case: Gradient) -> None:
     large_fan_in(port, case)
 
 
-@property("numerics.half_sgdm", needs=("sgdm_init", "sgdm_update"), cases=steps(
-    "sgdm", dtypes=("float16", "bfloat16"), vary=("momentum", "weight_decay", "decoupled", "gc_on")))
+@property(
+    "numerics.half_sgdm",
+    needs=("sgdm_init", "sgdm_update"),
+    cases=steps("sgdm", dtypes=("float16", "bfloat16"), vary=("momentum", "weight_decay", "decoupled", "gc_on")),
+)
 def half_sgdm(port: Port, case: Steps) -> None:
     """A whole step of SGDM in float16 or bfloat16 is computed in float32, and each result rounded once."""
     claimed(case, "float16 or bfloat16")
     check_sgdm(port, case)
 
 
-@property("numerics.half_adam", needs=("adam_init", "adam_update"), cases=steps(
-    "adam", dtypes=("float16", "bfloat16"), vary=("weight_decay", "decoupled", "gc_on"), kinds=("normal", "large mean")))
+@property(
+    "numerics.half_adam",
+    needs=("adam_init", "adam_update"),
+    cases=steps(
+        "adam",
+        dtypes=("float16", "bfloat16"),
+        vary=("weight_decay", "decoupled", "gc_on"),
+        kinds=("normal", "large mean"),
+    ),
+)
 def half_adam(port: Port, case: Steps) -> None:
     """A whole step of Adam in float16 or bfloat16 is computed in float32, and each result rounded once."""
     claimed(case, "float16 or bfloat16")
@@ -138,8 +159,13 @@ def half_adam(port: Port, case: Steps) -> None:
 
 @st.composite
 def _spoiled(draw, port: Port, bad: tuple[str, ...]) -> Gradient:
-    case = draw(gradients(shapes=((3, 4), (5, 3), (3, 2, 4), (4, 3, 1, 2)), kinds=("normal",),
-                          choose=lambda shape, over: 0 in over or len(shape) - 1 in over)(port))
+    case = draw(
+        gradients(
+            shapes=((3, 4), (5, 3), (3, 2, 4), (4, 3, 1, 2)),
+            kinds=("normal",),
+            choose=lambda shape, over: 0 in over or len(shape) - 1 in over,
+        )(port)
+    )
     shape, over = case.grad.shape, oracle.axes_of(case.axis, len(case.grad.shape)) or ()
     if len(over) == len(shape):  # leave another weight vector to be spoiled
         over = over[1:]
@@ -162,14 +188,20 @@ def _others(port: Port, case: Gradient) -> tuple[np.ndarray, np.ndarray, Approx]
     return got, own, oracle.centralize(np.where(own, 0, case.grad.value), case.axis, case.grad.dtype)
 
 
-@property("numerics.non_finite_stays_in_its_row", needs="centralize", cases=lambda port: _spoiled(
-    port, ("np.nan", "np.inf", "-np.inf")))
+@property(
+    "numerics.non_finite_stays_in_its_row",
+    needs="centralize",
+    cases=lambda port: _spoiled(port, ("np.nan", "np.inf", "-np.inf")),
+)
 def non_finite_stays_in_its_row(port: Port, case: Gradient) -> None:
     """NaN or infinity in one weight vector does not reach any other."""
     got, own, want = _others(port, case)
     require(got.shape == own.shape, f"its shape is {got.shape}, and must be {own.shape}")
-    agree(np.where(own, 0, got), Approx(np.where(own, 0, want.value), want.error, want.precision),
-          "centralize(grad, axis), in the finite weight vectors,")
+    agree(
+        np.where(own, 0, got),
+        Approx(np.where(own, 0, want.value), want.error, want.precision),
+        "centralize(grad, axis), in the finite weight vectors,",
+    )
 
 
 def _spoils(port: Port, case: Gradient) -> None:
@@ -184,9 +216,9 @@ def nan_is_not_hidden(port: Port, case: Gradient) -> None:
     _spoils(port, case)
 
 
-@property("numerics.infinity_is_not_hidden", needs="centralize", cases=lambda port: _spoiled(port, ("np.inf", "-np.inf")))
+@property(
+    "numerics.infinity_is_not_hidden", needs="centralize", cases=lambda port: _spoiled(port, ("np.inf", "-np.inf"))
+)
 def infinity_is_not_hidden(port: Port, case: Gradient) -> None:
     """Infinity spoils its whole weight vector: it is neither clipped nor replaced."""
     _spoils(port, case)
-
-

@@ -1,4 +1,4 @@
-"""The operator: centralize(grad, axis) subtracts from the gradient of each weight vector its mean, and does nothing else."""
+"""The operator: centralize(grad, axis) subtracts from the gradient of each weight vector its mean, and no more."""
 
 from __future__ import annotations
 
@@ -41,8 +41,12 @@ def idempotent(port: Port, case: Gradient) -> None:
     twice = port.numpy(port.call("centralize", port.array(once.copy()), case.axis))
     left = expected(case).error.max(oracle.axes_of(case.axis, once.ndim), keepdims=True)
     allowed = oracle.centralize(once, case.axis, case.grad.dtype).error + left  # the mean that rounding has left
-    agree(twice, Approx(decimals(once), allowed, working(case.grad.dtype)), "centralize of a centralized gradient",
-          "centralize(centralize(grad, axis), axis)")
+    agree(
+        twice,
+        Approx(decimals(once), allowed, working(case.grad.dtype)),
+        "centralize of a centralized gradient",
+        "centralize(centralize(grad, axis), axis)",
+    )
 
 
 @property("operator.linear", needs="centralize", cases=gradients(pair=True, dtypes=("float32", "float64")))
@@ -57,8 +61,12 @@ def linear(port: Port, case: Gradient) -> None:
     allowed = 2 * parts[0].error + parts[1].error + parts[2].error
     unit = working(case.grad.dtype).unit  # of the one rounding in `mix`, carried through P
     allowed = allowed + 2 * unit * oracle.centralize(abs(mix), None, case.grad.dtype).value.max()
-    agree(left, Approx(2 * decimals(g) - decimals(h), allowed, parts[0].precision), "centralize(2 grad - h)",
-          "centralize(2 * grad - h, axis), 2 * centralize(grad, axis) - centralize(h, axis)")
+    agree(
+        left,
+        Approx(2 * decimals(g) - decimals(h), allowed, parts[0].precision),
+        "centralize(2 grad - h)",
+        "centralize(2 * grad - h, axis), 2 * centralize(grad, axis) - centralize(h, axis)",
+    )
 
 
 @property("operator.symmetric", needs="centralize", cases=gradients(pair=True))
@@ -70,8 +78,11 @@ def symmetric(port: Port, case: Gradient) -> None:
     left, right = (decimals(pg) * decimals(h.value)).sum(), (decimals(g.value) * decimals(ph)).sum()
     bound_g, bound_h = (oracle.centralize(a.value, case.axis, a.dtype).error for a in (g, h))
     allowed = (bound_g * abs(decimals(h.value)) + bound_h * abs(decimals(g.value))).sum()
-    require(abs(left - right) <= allowed, f"<centralize(g), h> is {float(left)!r}, <g, centralize(h)> is {float(right)!r}",
-            "(centralize(grad, axis) * h).sum(), (grad * centralize(h, axis)).sum()")
+    require(
+        abs(left - right) <= allowed,
+        f"<centralize(g), h> is {float(left)!r}, <g, centralize(h)> is {float(right)!r}",
+        "(centralize(grad, axis) * h).sum(), (grad * centralize(h, axis)).sum()",
+    )
 
 
 @property("operator.deviations_unchanged", needs="centralize", cases=gradients())
@@ -82,11 +93,21 @@ def deviations_unchanged(port: Port, case: Gradient) -> None:
     first = tuple(slice(0, 1) if a in over else slice(None) for a in range(got.ndim))
     g, bound = decimals(case.grad.value), expected(case).error
     away = abs((got - got[first]) - (g - g[first]))
-    require(bool(np.all(away <= bound + bound[first])), "two elements of a weight vector differ by another amount than before")
+    require(
+        bool(np.all(away <= bound + bound[first])),
+        "two elements of a weight vector differ by another amount than before",
+    )
 
 
-@property("operator.outputs_stay_apart", needs="centralize", cases=gradients(pair=True, shapes=MATRICES[:2] + MATRICES[4:] + TENSORS,
-          choose=lambda shape, over: math.prod(n for a, n in enumerate(shape) if a not in over) > 1))
+@property(
+    "operator.outputs_stay_apart",
+    needs="centralize",
+    cases=gradients(
+        pair=True,
+        shapes=MATRICES[:2] + MATRICES[4:] + TENSORS,
+        choose=lambda shape, over: math.prod(n for a, n in enumerate(shape) if a not in over) > 1,
+    ),
+)
 def outputs_stay_apart(port: Port, case: Gradient) -> None:
     """The gradient of one output unit does not depend on that of another."""
     assert case.other
@@ -100,8 +121,11 @@ def outputs_stay_apart(port: Port, case: Gradient) -> None:
     agree(got[one], Approx(want.value[one], want.error[one], want.precision), "the first output unit's gradient")
 
 
-@property("operator.none_leaves_alone", needs="centralize", cases=lambda port: gradients()(port).map(
-    lambda case: Gradient(case.grad, None)))
+@property(
+    "operator.none_leaves_alone",
+    needs="centralize",
+    cases=lambda port: gradients()(port).map(lambda case: Gradient(case.grad, None)),
+)
 def none_leaves_alone(port: Port, case: Gradient) -> None:
     """axis=None is not a weight: the gradient comes back as it is, to the last bit."""
     same(centralized(port, case), case.grad.value, "centralize(grad, None)")
@@ -113,22 +137,31 @@ def several_axes(port: Port, case: Gradient) -> None:
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
 
 
-@property("operator.one_axis_of_many", needs="centralize", cases=gradients(shapes=TENSORS,
-          choose=lambda shape, over: len(over) == 1 and shape[over[0]] > 1))
+@property(
+    "operator.one_axis_of_many",
+    needs="centralize",
+    cases=gradients(shapes=TENSORS, choose=lambda shape, over: len(over) == 1 and shape[over[0]] > 1),
+)
 def one_axis_of_many(port: Port, case: Gradient) -> None:
     """With one fan-in axis every other axis indexes output units, whatever the rank."""
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
 
 
-@property("operator.last_axis_is_output", needs="centralize", cases=gradients(
-    choose=lambda shape, over: over == tuple(range(len(shape) - 1))))
+@property(
+    "operator.last_axis_is_output",
+    needs="centralize",
+    cases=gradients(choose=lambda shape, over: over == tuple(range(len(shape) - 1))),
+)
 def last_axis_is_output(port: Port, case: Gradient) -> None:
     """With the output last (Flax, Keras) the mean is over all axes but the last."""
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
 
 
-@property("operator.first_axis_is_output", needs="centralize", cases=gradients(
-    choose=lambda shape, over: over == tuple(range(1, len(shape)))))
+@property(
+    "operator.first_axis_is_output",
+    needs="centralize",
+    cases=gradients(choose=lambda shape, over: over == tuple(range(1, len(shape)))),
+)
 def first_axis_is_output(port: Port, case: Gradient) -> None:
     """With the output first (PyTorch) the mean is over all axes but the first."""
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
@@ -209,8 +242,13 @@ def every_number_of_outputs(port: Port, case: Gradient) -> None:
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
 
 
-@property("operator.fan_in_one_given", needs="centralize", cases=gradients(shapes=((4, 1), (1, 3), (4, 1, 3), (3, 1, 1)),
-          choose=lambda shape, over: math.prod(shape[a] for a in over) == 1))
+@property(
+    "operator.fan_in_one_given",
+    needs="centralize",
+    cases=gradients(
+        shapes=((4, 1), (1, 3), (4, 1, 3), (3, 1, 1)), choose=lambda shape, over: math.prod(shape[a] for a in over) == 1
+    ),
+)
 def fan_in_one_given(port: Port, case: Gradient) -> None:
     """Given an axis of length one, every weight vector is its own mean: zero is left."""
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
@@ -218,7 +256,7 @@ def fan_in_one_given(port: Port, case: Gradient) -> None:
 
 @st.composite
 def _whole(draw, port: Port) -> Gradient:
-    case = draw(gradients(shapes=((5,),) + SHAPES)(port))
+    case = draw(gradients(shapes=((5,), *SHAPES))(port))
     return Gradient(case.grad, tuple(range(len(case.grad.shape))))
 
 
@@ -260,8 +298,12 @@ def input_unchanged(port: Port, case: Gradient) -> None:
     """The gradient given is not changed."""
     grad = port.array(case.grad.fresh())
     port.call("centralize", grad, case.axis)
-    same(port.numpy(grad), case.grad.value, "grad after centralize(grad, axis)",
-         "centralize(grad, axis), 'grad is now', grad")
+    same(
+        port.numpy(grad),
+        case.grad.value,
+        "grad after centralize(grad, axis)",
+        "centralize(grad, axis), 'grad is now', grad",
+    )
 
 
 @property("operator.read_only_input", needs="centralize", cases=gradients(layouts=("read-only",)))
@@ -277,8 +319,12 @@ def result_is_its_own(port: Port, case: Gradient) -> None:
     result = port.call("centralize", grad, case.axis)
     before = port.numpy(result)
     port.call("centralize", port.array(-2 * case.grad.fresh()), case.axis)
-    same(port.numpy(result), before, "an earlier result, after another call",
-         "[centralize(grad, axis), centralize(-2 * grad, axis)]")
+    same(
+        port.numpy(result),
+        before,
+        "an earlier result, after another call",
+        "[centralize(grad, axis), centralize(-2 * grad, axis)]",
+    )
 
 
 @property("operator.no_memory", needs="centralize", cases=gradients(pair=True))
@@ -286,23 +332,32 @@ def no_memory(port: Port, case: Gradient) -> None:
     """A call depends on its own arguments, not on the calls before it."""
     assert case.other
     port.call("centralize", port.array(case.other.fresh()), case.axis)
-    agree(centralized(port, case), expected(case), "centralize(grad, axis) after centralize(h, axis)",
-          "[centralize(h, axis), centralize(grad, axis)][1]")
+    agree(
+        centralized(port, case),
+        expected(case),
+        "centralize(grad, axis) after centralize(h, axis)",
+        "[centralize(h, axis), centralize(grad, axis)][1]",
+    )
 
 
-@property("operator.keeps_shape", needs="centralize", cases=gradients(shapes=SHAPES + ((1, 1), (1, 2, 1))))
+@property("operator.keeps_shape", needs="centralize", cases=gradients(shapes=(*SHAPES, (1, 1), (1, 2, 1))))
 def keeps_shape(port: Port, case: Gradient) -> None:
     """The result has the gradient's shape, axes of length one included."""
     got = centralized(port, case)
-    require(got.shape == case.grad.shape, f"its shape is {got.shape}, and must be {case.grad.shape}",
-            "centralize(grad, axis).shape")
+    require(
+        got.shape == case.grad.shape,
+        f"its shape is {got.shape}, and must be {case.grad.shape}",
+        "centralize(grad, axis).shape",
+    )
 
 
 @property("operator.keeps_dtype", needs="centralize", cases=gradients())
 def keeps_dtype(port: Port, case: Gradient) -> None:
     """The result has the gradient's dtype."""
     got = centralized(port, case).dtype.name
-    require(got == case.grad.dtype, f"its dtype is {got}, and must be {case.grad.dtype}", "centralize(grad, axis).dtype")
+    require(
+        got == case.grad.dtype, f"its dtype is {got}, and must be {case.grad.dtype}", "centralize(grad, axis).dtype"
+    )
 
 
 @property("operator.keeps_kind_and_device", needs="centralize", cases=gradients())
@@ -310,8 +365,11 @@ def keeps_kind_and_device(port: Port, case: Gradient) -> None:
     """The result is the same kind of array as the gradient, on the same device."""
     grad = port.array(case.grad.fresh())
     result = port.call("centralize", grad, case.axis)
-    require(isinstance(result, type(grad)), f"it is a {type(result).__name__}, and must be a {type(grad).__name__}",
-            "type(centralize(grad, axis))")
+    require(
+        isinstance(result, type(grad)),
+        f"it is a {type(result).__name__}, and must be a {type(grad).__name__}",
+        "type(centralize(grad, axis))",
+    )
     was, now = (str(getattr(a, "device", "")) for a in (grad, result))
     require(was == now, f"it is on device {now}, and must be on {was}", "centralize(grad, axis).device")
 
@@ -322,15 +380,23 @@ def fortran_order(port: Port, case: Gradient) -> None:
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
 
 
-@property("operator.strided", needs="centralize", cases=gradients(
-    layouts=("every second of the first axis", "every second of the last axis", "part of a larger array")))
+@property(
+    "operator.strided",
+    needs="centralize",
+    cases=gradients(
+        layouts=("every second of the first axis", "every second of the last axis", "part of a larger array")
+    ),
+)
 def strided(port: Port, case: Gradient) -> None:
     """Gaps in memory do not matter."""
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")
 
 
-@property("operator.negative_strides", needs="centralize", cases=gradients(
-    layouts=("reversed first axis", "reversed last axis")))
+@property(
+    "operator.negative_strides",
+    needs="centralize",
+    cases=gradients(layouts=("reversed first axis", "reversed last axis")),
+)
 def negative_strides(port: Port, case: Gradient) -> None:
     """The direction in memory does not matter."""
     agree(centralized(port, case), expected(case), "centralize(grad, axis)")

@@ -1,8 +1,8 @@
 """Stateful optimizers: optimizer(kind, params, axes, **hyper) with step(grads) and params().
 
 Always given: lr, and momentum ("sgd"), betas and eps ("adam", "adamw"), weight_decay ("adamw"). Given where they are
-not the default: dampening, nesterov, weight_decay (L2), amsgrad, gc_on="update". The state is out of sight, so whole runs
-are judged from a fresh one, and the bounds grow from step to step. A port whose "sgd" starts with an undamped first
+not the default: dampening, nesterov, weight_decay (L2), amsgrad, gc_on="update". The state is out of sight, so whole
+runs are judged from a fresh one, and the bounds grow from step to step. A port whose "sgd" starts with an undamped first
 step, as PyTorch's does, says so by sgd_first_step = "undamped".
 """
 
@@ -55,7 +55,9 @@ def check(port: Port, case: Training) -> None:
     for number, grads in enumerate(case.grads):
         step(port, optimizer, fresh(port, grads))
         got = read(port, optimizer)
-        require(set(got) == set(case.params), f"params() has the names {sorted(got)}, and must have {sorted(case.params)}")
+        require(
+            set(got) == set(case.params), f"params() has the names {sorted(got)}, and must have {sorted(case.params)}"
+        )
         for name in case.params:
             agree(got[name], want[name][number], f"{name} after step {number + 1}, at ")
 
@@ -78,15 +80,25 @@ def adamw(port: Port, case: Training) -> None:
     check(port, case)
 
 
-@property("optimizer.gradients_are_centralized", needs="optimizer", share=0.5, cases=trainings(
-    "sgd", "adam", "adamw", kinds=("large mean",), count=(1, 1)))
+@property(
+    "optimizer.gradients_are_centralized",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("sgd", "adam", "adamw", kinds=("large mean",), count=(1, 1)),
+)
 def gradients_are_centralized(port: Port, case: Training) -> None:
     """Every parameter with axes has its gradient centralized, over those axes."""
     check(port, case)
 
 
-@property("optimizer.no_axes_no_gc", needs="optimizer", share=0.5, cases=lambda port: trainings("sgd", "adam", "adamw")(port).map(
-    lambda case: Training(case.kind, case.params, case.grads, dict.fromkeys(case.axes), case.hyper)))
+@property(
+    "optimizer.no_axes_no_gc",
+    needs="optimizer",
+    share=0.5,
+    cases=lambda port: trainings("sgd", "adam", "adamw")(port).map(
+        lambda case: Training(case.kind, case.params, case.grads, dict.fromkeys(case.axes), case.hyper)
+    ),
+)
 def no_axes_no_gc(port: Port, case: Training) -> None:
     """With None for its axes a parameter is updated by the plain optimizer, whatever its rank."""
     check(port, case)
@@ -122,19 +134,31 @@ def adamw_without_decay(port: Port, case: Training) -> None:
     check(port, case)
 
 
-@property("optimizer.betas_and_eps", needs="optimizer", share=0.5, cases=trainings("adam", "adamw", betas=(0.5, 0.75), eps=0.5))
+@property(
+    "optimizer.betas_and_eps",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("adam", "adamw", betas=(0.5, 0.75), eps=0.5),
+)
 def betas_and_eps(port: Port, case: Training) -> None:
     """betas and eps are used as given."""
     check(port, case)
 
 
-@property("optimizer.amsgrad", needs="optimizer", share=0.5, cases=trainings("adam", "adamw", amsgrad=True, betas=(0.5, 0.5), count=(2, 4)))
+@property(
+    "optimizer.amsgrad",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("adam", "adamw", amsgrad=True, betas=(0.5, 0.5), count=(2, 4)),
+)
 def amsgrad(port: Port, case: Training) -> None:
     """AMSGrad divides by the largest second moment so far."""
     check(port, case)
 
 
-@property("optimizer.gc_on_update", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", gc_on="update"))
+@property(
+    "optimizer.gc_on_update", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", gc_on="update")
+)
 def gc_on_update(port: Port, case: Training) -> None:
     """gc_on="update" centralizes the step instead of the gradient."""
     check(port, case)
@@ -146,13 +170,20 @@ def many_steps(port: Port, case: Training) -> None:
     check(port, case)
 
 
-@property("optimizer.parameters_apart", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", alike=True, count=(2, 3)))
+@property(
+    "optimizer.parameters_apart",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("sgd", "adam", "adamw", alike=True, count=(2, 3)),
+)
 def parameters_apart(port: Port, case: Training) -> None:
     """Parameters share no state, of the same shape or not."""
     check(port, case)
 
 
-@property("optimizer.instances_apart", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", count=(2, 2)))
+@property(
+    "optimizer.instances_apart", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", count=(2, 2))
+)
 def instances_apart(port: Port, case: Training) -> None:
     """Two optimizers share no state."""
     want = {name: expected(port, case, name) for name in case.params}
@@ -164,15 +195,30 @@ def instances_apart(port: Port, case: Training) -> None:
                 agree(got, want[name][number], f"{name} of one of two optimizers after step {number + 1}, at ")
 
 
-@property("optimizer.names_decide", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", alike=True, count=(2, 2)))
+@property(
+    "optimizer.names_decide",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("sgd", "adam", "adamw", alike=True, count=(2, 2)),
+)
 def names_decide(port: Port, case: Training) -> None:
     """Gradients and axes belong to parameters by name, not by their order in a dict."""
-    turned = Training(case.kind, case.params, tuple(dict(reversed(g.items())) for g in case.grads),
-                      dict(reversed(case.axes.items())), case.hyper)
+    turned = Training(
+        case.kind,
+        case.params,
+        tuple(dict(reversed(g.items())) for g in case.grads),
+        dict(reversed(case.axes.items())),
+        case.hyper,
+    )
     check(port, turned)
 
 
-@property("optimizer.grads_unchanged", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", weight_decay=0.125, count=(2, 2)))
+@property(
+    "optimizer.grads_unchanged",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("sgd", "adam", "adamw", weight_decay=0.125, count=(2, 2)),
+)
 def grads_unchanged(port: Port, case: Training) -> None:
     """The gradients given to step are not changed, at once or by a later step."""
     optimizer, kept = make(port, case), []
@@ -214,7 +260,9 @@ def keeps_shape_and_dtype(port: Port, case: Training) -> None:
             raise Violation(f"{name} is {got.dtype.name} {got.shape}, and must be {want.dtype} {want.shape}")
 
 
-@property("optimizer.sgd_keeps_means", needs="optimizer", share=0.5, cases=trainings("sgd", weight_decay=0.125, count=(3, 5)))
+@property(
+    "optimizer.sgd_keeps_means", needs="optimizer", share=0.5, cases=trainings("sgd", weight_decay=0.125, count=(3, 5))
+)
 def sgd_keeps_means(port: Port, case: Training) -> None:
     """SGD with GC and L2 decay never changes the mean of a weight vector."""
     optimizer = make(port, case)

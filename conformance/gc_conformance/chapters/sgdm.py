@@ -126,28 +126,39 @@ def l2_decay(port: Port, case: Steps) -> None:
     check_steps(port, case)
 
 
-@property("sgdm.decoupled_decay", needs=NEEDS, cases=steps("sgdm", weight_decay=0.125, decoupled=True, vary=("momentum",)))
+@property(
+    "sgdm.decoupled_decay", needs=NEEDS, cases=steps("sgdm", weight_decay=0.125, decoupled=True, vary=("momentum",))
+)
 def decoupled_decay(port: Port, case: Steps) -> None:
     """Decoupled decay takes lr * weight_decay of w, outside of GC and of the momentum buffer."""
     check_steps(port, case)
 
 
-@property("sgdm.gc_on_update", needs=NEEDS, cases=steps(
-    "sgdm", gc_on="update", vary=("momentum", "weight_decay", "decoupled"), kinds=("large mean", "normal")))
+@property(
+    "sgdm.gc_on_update",
+    needs=NEEDS,
+    cases=steps("sgdm", gc_on="update", vary=("momentum", "weight_decay", "decoupled"), kinds=("large mean", "normal")),
+)
 def gc_on_update(port: Port, case: Steps) -> None:
     """gc_on="update" centralizes the step, decay included, and leaves the gradient and the buffer as they are."""
     check_steps(port, case)
 
 
-@property("sgdm.no_axis", needs=NEEDS, cases=steps("sgdm", axis=None, shapes=((5,), *SHAPES), vary=tuple(
-    ("momentum", "nesterov", "weight_decay", "gc_on"))))
+@property(
+    "sgdm.no_axis",
+    needs=NEEDS,
+    cases=steps("sgdm", axis=None, shapes=((5,), *SHAPES), vary=("momentum", "nesterov", "weight_decay", "gc_on")),
+)
 def no_axis(port: Port, case: Steps) -> None:
     """With axis=None it is plain SGD."""
     check_steps(port, case)
 
 
-@property("sgdm.all_options", needs=NEEDS, cases=steps(
-    "sgdm", count=(1, 4), vary=("momentum", "dampening", "nesterov", "weight_decay", "decoupled", "gc_on")))
+@property(
+    "sgdm.all_options",
+    needs=NEEDS,
+    cases=steps("sgdm", count=(1, 4), vary=("momentum", "dampening", "nesterov", "weight_decay", "decoupled", "gc_on")),
+)
 def all_options(port: Port, case: Steps) -> None:
     """All options work together."""
     check_steps(port, case)
@@ -159,15 +170,25 @@ def memory_layouts(port: Port, case: Steps) -> None:
     check_steps(port, case)
 
 
-@property("sgdm.empty", needs=NEEDS, cases=lambda port: st.sampled_from(port.real_dtypes).map(lambda dtype: Steps(
-    "sgdm", Array(f"np.zeros((3, 0), {dtype!r})"), (Array(f"np.zeros((3, 0), {dtype!r})"),), (1,), {"lr": 0.5})))
+@property(
+    "sgdm.empty",
+    needs=NEEDS,
+    cases=lambda port: st.sampled_from(port.real_dtypes).map(
+        lambda dtype: Steps(
+            "sgdm", Array(f"np.zeros((3, 0), {dtype!r})"), (Array(f"np.zeros((3, 0), {dtype!r})"),), (1,), {"lr": 0.5}
+        )
+    ),
+)
 def empty(port: Port, case: Steps) -> None:
     """An empty weight takes an empty step."""
     check_steps(port, case)
 
 
-@property("sgdm.inputs_unchanged", needs=NEEDS, cases=steps(
-    "sgdm", count=(2, 3), vary=("momentum", "nesterov", "weight_decay", "decoupled", "gc_on")))
+@property(
+    "sgdm.inputs_unchanged",
+    needs=NEEDS,
+    cases=steps("sgdm", count=(2, 3), vary=("momentum", "nesterov", "weight_decay", "decoupled", "gc_on")),
+)
 def inputs_unchanged(port: Port, case: Steps) -> None:
     """Neither w, nor any gradient, nor any earlier state is changed."""
     inputs_stay(port, case, "sgdm", update, ("momentum_buffer",))
@@ -201,7 +222,7 @@ def no_aliasing(port: Port, case: Steps) -> None:
 
 
 def no_sharing(port: Port, case: Steps, rule: str, update: Any, fields: tuple[str, ...]) -> None:
-    """After each step overwrite what went in; what came out must stay. Arrays that cannot be written to cannot alias."""
+    """After each step overwrite what went in; what came out must stay. Immutable arrays cannot alias."""
     w = port.array(case.w.fresh())
     state = port.call(f"{rule}_init", w, **case.init_options)
     for number, grad in enumerate(case.grads, 1):
@@ -215,11 +236,19 @@ def no_sharing(port: Port, case: Steps, rule: str, update: Any, fields: tuple[st
             except Exception:  # immutable
                 continue
         for name, was in before.items():
-            same(port.numpy(results[name]), was, f"{name} of step {number}, after its inputs were overwritten", "w, state")
+            same(
+                port.numpy(results[name]),
+                was,
+                f"{name} of step {number}, after its inputs were overwritten",
+                "w, state",
+            )
 
 
-@property("sgdm.keeps_shape_and_dtype", needs=NEEDS, cases=steps(
-    "sgdm", shapes=SHAPES + ((1, 1), (5,)), vary=("momentum", "weight_decay"), axis=None))
+@property(
+    "sgdm.keeps_shape_and_dtype",
+    needs=NEEDS,
+    cases=steps("sgdm", shapes=(*SHAPES, (1, 1), (5,)), vary=("momentum", "weight_decay"), axis=None),
+)
 def keeps_shape_and_dtype(port: Port, case: Steps) -> None:
     """Weights and momentum buffer keep the shape and dtype of w."""
     shapes_stay(port, case, "sgdm", update, ("momentum_buffer",))

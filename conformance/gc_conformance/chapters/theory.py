@@ -30,7 +30,7 @@ def _matrix(port: Port, n: int) -> np.ndarray:
     return matrix
 
 
-def _roundoff(matrix: np.ndarray) -> Decimal:
+def _roundoff(matrix: np.ndarray) -> Any:
     return 4 * Decimal(float(np.finfo(matrix.dtype).eps))
 
 
@@ -61,8 +61,12 @@ def matrix_form(port: Port, case: Gradient) -> None:
     slack = n * _roundoff(matrix) * abs(decimals(case.grad.value)).max()
     want = oracle.centralize(case.grad.value, 0, case.grad.dtype)
     product = decimals(matrix).dot(decimals(case.grad.value))
-    agree(got, Approx(product, want.error + slack, want.precision), "centralize(grad, 0)",
-          f"centralize(grad, 0), port.projection_matrix({n}) @ grad")
+    agree(
+        got,
+        Approx(product, want.error + slack, want.precision),
+        "centralize(grad, 0)",
+        f"centralize(grad, 0), port.projection_matrix({n}) @ grad",
+    )
 
 
 @property("theory.norm_never_grows", needs="centralize", cases=gradients())
@@ -71,8 +75,11 @@ def norm_never_grows(port: Port, case: Gradient) -> None:
     got = decimals(centralized(port, case))
     bound = oracle.centralize(case.grad.value, case.axis, case.grad.dtype).error
     norm, was = (np.sum(x * x).sqrt(CONTEXT) for x in (got, decimals(case.grad.value)))
-    require(norm <= was + np.sum(bound * bound).sqrt(CONTEXT), f"its norm is {float(norm)!r}, that of grad {float(was)!r}",
-            "(centralize(grad, axis) ** 2).sum(), (grad ** 2).sum()")
+    require(
+        norm <= was + np.sum(bound * bound).sqrt(CONTEXT),
+        f"its norm is {float(norm)!r}, that of grad {float(was)!r}",
+        "(centralize(grad, axis) ** 2).sum(), (grad ** 2).sum()",
+    )
 
 
 @st.composite
@@ -89,7 +96,11 @@ def smoother_loss(port: Port, case: Gradient) -> None:
     error = oracle.centralize(case.grad.value, 0, case.grad.dtype).error.astype(np.float64)
     norm, was = np.linalg.norm(got, 2), np.linalg.norm(case.grad.value.astype(np.float64), 2)
     rounding = np.linalg.norm(error) + 50 * len(got) * np.finfo(np.float64).eps * was  # of the port, of the two norms
-    require(bool(norm <= was + rounding), f"|P H| is {float(norm)!r}, |H| is {float(was)!r}", "np.linalg.norm(centralize(grad, 0), 2)")
+    require(
+        bool(norm <= was + rounding),
+        f"|P H| is {float(norm)!r}, |H| is {float(was)!r}",
+        "np.linalg.norm(centralize(grad, 0), 2)",
+    )
 
 
 @property("theory.constant_does_not_matter", needs="centralize", cases=gradients(pair=True))
@@ -99,7 +110,12 @@ def constant_does_not_matter(port: Port, case: Gradient) -> None:
     got = port.numpy(port.call("centralize", port.array(shifted.copy()), case.axis))
     want, other = (oracle.centralize(x, case.axis, case.grad.dtype) for x in (case.grad.value, shifted))
     lost = abs(decimals(shifted) - decimals(case.grad.value) - 8).max()
-    agree(got, Approx(want.value, other.error + 2 * lost, want.precision), "centralize(grad + 8)", "centralize(grad + 8, axis)")
+    agree(
+        got,
+        Approx(want.value, other.error + 2 * lost, want.precision),
+        "centralize(grad + 8)",
+        "centralize(grad + 8, axis)",
+    )
 
 
 def _means_stay(port: Port, case: Steps, rule: Any) -> None:
@@ -110,12 +126,18 @@ def _means_stay(port: Port, case: Steps, rule: Any) -> None:
     for number, grad in enumerate(case.grads, 1):
         was = port.numpy(w)
         before = sgdm.buffer(port, state) if rule is sgdm else adam.read(port, state)
-        step = oracle.sgdm(was, grad.value, before, case.w.dtype, axis=case.axis, **case.hyper) if rule is sgdm else oracle.adam(
-            was, grad.value, *before, case.w.dtype, axis=case.axis, **case.hyper)
+        step = (
+            oracle.sgdm(was, grad.value, before, case.w.dtype, axis=case.axis, **case.hyper)
+            if rule is sgdm
+            else oracle.adam(was, grad.value, *before, case.w.dtype, axis=case.axis, **case.hyper)
+        )
         w, state = rule.update(port, case, w, port.array(grad.fresh()), state)
         moved = abs(decimals(port.numpy(w)).sum(over) - decimals(was).sum(over))
-        require(bool(np.all(moved <= step[0].error.sum(over))), f"step {number} changes the mean of a weight vector",
-                f"np.asarray(w).sum({over})")
+        require(
+            bool(np.all(moved <= step[0].error.sum(over))),
+            f"step {number} changes the mean of a weight vector",
+            f"np.asarray(w).sum({over})",
+        )
 
 
 def _train(port: Port, case: Steps) -> tuple[np.ndarray, np.ndarray]:
@@ -135,77 +157,144 @@ def _means_of_run(port: Port, case: Steps, shrink: float = 0.0) -> None:
     got, error = _train(port, case)
     over = oracle.axes_of(case.axis, len(case.w.shape))
     want = decimals(case.w.value).sum(over) * (1 - Decimal(shrink)) ** len(case.grads)
-    require(bool(np.all(abs(decimals(got).sum(over) - want) <= error.sum(over))),
-            f"after {len(case.grads)} steps the mean of a weight vector is not what it must be", f"np.asarray(w).sum({over})")
+    require(
+        bool(np.all(abs(decimals(got).sum(over) - want) <= error.sum(over))),
+        f"after {len(case.grads)} steps the mean of a weight vector is not what it must be",
+        f"np.asarray(w).sum({over})",
+    )
 
 
 EXACT = ("float32", "float64")
 WEIGHTS = MATRICES[:2] + MATRICES[4:] + TENSORS[:3]
 
 
-@property("theory.hyperplane", needs=sgdm.NEEDS, cases=steps(
-    "sgdm", shapes=WEIGHTS, count=(3, 8), vary=("momentum", "dampening", "nesterov"), dtypes=EXACT), share=0.5)
+@property(
+    "theory.hyperplane",
+    needs=sgdm.NEEDS,
+    cases=steps("sgdm", shapes=WEIGHTS, count=(3, 8), vary=("momentum", "dampening", "nesterov"), dtypes=EXACT),
+    share=0.5,
+)
 def hyperplane(port: Port, case: Steps) -> None:
     """Under SGDM with GC e'(w_t - w_0) = 0: training stays in a hyperplane through the initial weights."""
     claimed(case, "float32 or float64")
     _means_of_run(port, case)
 
 
-@property("theory.l2_decay_keeps_means", needs=sgdm.NEEDS, cases=steps(
-    "sgdm", shapes=WEIGHTS, count=(2, 4), vary=("momentum",), weight_decay=0.125, dtypes=EXACT), share=0.5)
+@property(
+    "theory.l2_decay_keeps_means",
+    needs=sgdm.NEEDS,
+    cases=steps("sgdm", shapes=WEIGHTS, count=(2, 4), vary=("momentum",), weight_decay=0.125, dtypes=EXACT),
+    share=0.5,
+)
 def l2_decay_keeps_means(port: Port, case: Steps) -> None:
     """L2 decay inside GC changes no mean either."""
     claimed(case, "float32 or float64")
     _means_of_run(port, case)
 
 
-@property("theory.decoupled_decay_shrinks_means", needs=sgdm.NEEDS, cases=steps(
-    "sgdm", shapes=WEIGHTS, count=(2, 4), vary=("momentum",), weight_decay=0.5, decoupled=True, lr=0.25, dtypes=EXACT), share=0.5)
+@property(
+    "theory.decoupled_decay_shrinks_means",
+    needs=sgdm.NEEDS,
+    cases=steps(
+        "sgdm",
+        shapes=WEIGHTS,
+        count=(2, 4),
+        vary=("momentum",),
+        weight_decay=0.5,
+        decoupled=True,
+        lr=0.25,
+        dtypes=EXACT,
+    ),
+    share=0.5,
+)
 def decoupled_decay_shrinks_means(port: Port, case: Steps) -> None:
     """Decoupled decay shrinks the mean of a weight vector by 1 - lr * weight_decay a step, and nothing else does."""
     claimed(case, "float32 or float64")
     _means_of_run(port, case, shrink=0.125)
 
 
-@property("theory.update_keeps_means_sgdm", needs=sgdm.NEEDS, cases=steps(
-    "sgdm", shapes=WEIGHTS, count=(2, 4), gc_on="update", weight_decay=0.125, vary=("momentum", "decoupled"), dtypes=EXACT), share=0.5)
+@property(
+    "theory.update_keeps_means_sgdm",
+    needs=sgdm.NEEDS,
+    cases=steps(
+        "sgdm",
+        shapes=WEIGHTS,
+        count=(2, 4),
+        gc_on="update",
+        weight_decay=0.125,
+        vary=("momentum", "decoupled"),
+        dtypes=EXACT,
+    ),
+    share=0.5,
+)
 def update_keeps_means_sgdm(port: Port, case: Steps) -> None:
     """With gc_on="update" SGDM keeps all means, whatever the decay."""
     claimed(case, "float32 or float64")
     _means_stay(port, case, sgdm)
 
 
-@property("theory.update_keeps_means_adam", needs=adam.NEEDS, cases=steps(
-    "adam", shapes=WEIGHTS, count=(2, 4), gc_on="update", vary=("weight_decay", "decoupled"), kinds=("normal",), dtypes=EXACT), share=0.5)
+@property(
+    "theory.update_keeps_means_adam",
+    needs=adam.NEEDS,
+    cases=steps(
+        "adam",
+        shapes=WEIGHTS,
+        count=(2, 4),
+        gc_on="update",
+        vary=("weight_decay", "decoupled"),
+        kinds=("normal",),
+        dtypes=EXACT,
+    ),
+    share=0.5,
+)
 def update_keeps_means_adam(port: Port, case: Steps) -> None:
     """With gc_on="update" Adam keeps all means, which GC on the gradient does not."""
     claimed(case, "float32 or float64")
     _means_stay(port, case, adam)
 
 
-@property("theory.start_is_kept", needs=sgdm.NEEDS, cases=lambda port: steps("sgdm", count=(1, 1), dtypes=EXACT)(port).map(
-    lambda case: case and Steps("sgdm", case.w, (Array(f"np.zeros({case.w.shape}, {case.w.dtype!r})"),), case.axis, case.hyper)))
+@property(
+    "theory.start_is_kept",
+    needs=sgdm.NEEDS,
+    cases=lambda port: steps("sgdm", count=(1, 1), dtypes=EXACT)(port).map(
+        lambda case: (
+            case
+            and Steps("sgdm", case.w, (Array(f"np.zeros({case.w.shape}, {case.w.dtype!r})"),), case.axis, case.hyper)
+        )
+    ),
+)
 def start_is_kept(port: Port, case: Steps) -> None:
     """GC moves gradients, not weights: a zero gradient leaves pretrained weights, and their means, as they are."""
     claimed(case, "float32 or float64")
     sgdm.check_steps(port, case)
 
 
-@property("theory.output_shift", needs=sgdm.NEEDS, cases=steps(
-    "sgdm", shapes=MATRICES[:2] + MATRICES[4:], axis=(1,), count=(2, 4), dtypes=EXACT), share=0.5)
+@property(
+    "theory.output_shift",
+    needs=sgdm.NEEDS,
+    cases=steps("sgdm", shapes=MATRICES[:2] + MATRICES[4:], axis=(1,), count=(2, 4), dtypes=EXACT),
+    share=0.5,
+)
 def output_shift(port: Port, case: Steps) -> None:
-    """Theorem 4.1: a constant added to the input shifts the output by that constant times 1'w_0, however long the training."""
+    """Theorem 4.1: a constant added to the input shifts the output by it times 1'w_0, however long the training."""
     claimed(case, "float32 or float64")
     got, error = _train(port, case)
     trained, x, gamma = decimals(got), decimals(np.arange(case.w.shape[1]) - 1.5), Decimal(3)
     shift = trained.dot(x + gamma) - trained.dot(x)
     want = gamma * decimals(case.w.value).sum(1)
-    require(bool(np.all(abs(shift - want) <= gamma * error.sum(1))),
-            "f(x + 3) - f(x) of the linear layer is not three times the sum of its initial weights", "np.asarray(w).sum(1)")
+    require(
+        bool(np.all(abs(shift - want) <= gamma * error.sum(1))),
+        "f(x + 3) - f(x) of the linear layer is not three times the sum of its initial weights",
+        "np.asarray(w).sum(1)",
+    )
 
 
-@property("theory.places_agree_for_sgdm", needs=sgdm.NEEDS, cases=steps(
-    "sgdm", shapes=WEIGHTS, count=(2, 4), vary=("momentum", "weight_decay"), dtypes=EXACT), share=0.5)
+@property(
+    "theory.places_agree_for_sgdm",
+    needs=sgdm.NEEDS,
+    cases=steps("sgdm", shapes=WEIGHTS, count=(2, 4), vary=("momentum", "weight_decay"), dtypes=EXACT),
+    share=0.5,
+)
 def places_agree_for_sgdm(port: Port, case: Steps) -> None:
     """Without decoupled decay SGDM takes the same path with GC on the gradient and on the update."""
     claimed(case, "float32 or float64")
