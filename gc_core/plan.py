@@ -130,7 +130,7 @@ class Plan(Mapping[str, Row]):
 def _overridden(row: Row, pattern: str, value: Any) -> Row:
     why = f"override {pattern!r}"
     if isinstance(value, layouts.View):
-        if math.prod(value.shape) != math.prod(row.shape):
+        if math.prod(value.shape) != math.prod(row.shape) or min(value.shape, default=0) < 0:
             raise ValueError(f"overrides[{pattern!r}]: {row.name} of shape {row.shape} cannot be seen as {value.shape}")
         return Row(
             row.name, row.shape, value.shape, checks.axis(value.axes, value.shape, f"overrides[{pattern!r}]"), why
