@@ -1,0 +1,18 @@
+"""`python -m examples.digits`: the command, and what Ctrl-C does before and after the training itself."""
+
+import sys
+
+
+def main() -> None:
+    try:
+        try:
+            from examples.digits.command import app
+        except ModuleNotFoundError as error:
+            sys.exit(f"error: {error.name} is not installed: pip install 'gradient-centralization[examples]'")
+        app()
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+main()
