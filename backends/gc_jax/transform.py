@@ -373,7 +373,10 @@ def _row(by_name: Mapping[str, Row], name: str, leaf: Any) -> Row | None:
             return None
         raise ValueError(f"the plan has no row for {name!r}: make it for this tree; its rows are {_some(by_name)}")
     if row.shape != tuple(jnp.shape(leaf)):
-        raise ValueError(f"the plan is for {name!r} of shape {row.shape}; got shape {jnp.shape(leaf)}")
+        raise ValueError(
+            f"the plan is for {name!r} of shape {row.shape}; got shape {jnp.shape(leaf)}. If that is a shard of it (in "
+            "a shard_map), take the step outside, on whole arrays: XLA adds the sum that a split fan-in needs"
+        )
     return row
 
 

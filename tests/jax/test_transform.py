@@ -1,9 +1,6 @@
 """The Optax transformations: Optax's own without GC, the update functions with it, and good company in any chain."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -363,53 +360,6 @@ def test_vmap_over_an_ensemble():
     got = jax.vmap(step)(*many)
     for j in range(3):
         assert distance(jax.tree.map(lambda leaf, j=j: leaf[j], got), step(tree(j), tree(5 + j))) <= 16 * U
-
-
-SHARDED = """
-import gc_jax as gct, jax, jax.numpy as jnp, numpy as np, optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-assert len(jax.devices()) == 8
-mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
-rng = np.random.default_rng(0)
-params, grads = ({"kernel": jnp.asarray(rng.normal(size=(8, 4)), jnp.float32)} for _ in range(2))
-optimizer = gct.adamw(0.1, plan="out_last")
-
-def run(params, grads):
-    state = optimizer.init(params)
-    step = jax.jit(optimizer.update)
-    for _ in range(3):
-        updates, state = step(grads, state, params)
-        params = optax.apply_updates(params, updates)
-    return params, state
-
-wanted, _ = run(params, grads)
-for spec in (P(None, "model"), P("data", None), P("data", "model"), P(("data", "model"), None)):
-    put = lambda tree: jax.device_put(tree, NamedSharding(mesh, spec))
-    got, state = run(put(params), put(grads))
-    # One layout sums the fan-in across devices, in another order.
-    assert np.abs(np.asarray(got["kernel"]) - np.asarray(wanted["kernel"])).max() <= 3 * 64 * 2.0**-24
-    assert got["kernel"].sharding.is_equivalent_to(NamedSharding(mesh, spec), 2)
-    w = put(params)["kernel"]
-    assert gct.sgdm_init(w).momentum_buffer.sharding.is_equivalent_to(w.sharding, 2)
-    new, _ = jax.jit(lambda w, g: gct.sgdm_update(w, g, gct.sgdm_init(w), lr=0.1, axis=0))(w, put(grads)["kernel"])
-    alone, _ = gct.sgdm_update(params["kernel"], grads["kernel"], gct.sgdm_init(params["kernel"]), lr=0.1, axis=0)
-    assert np.abs(np.asarray(new) - np.asarray(alone)).max() <= 64 * 2.0**-24
-print("sharded")
-"""
-
-
-def test_sharded_weights_get_the_update_of_unsharded_ones(tmp_path):
-    import os
-
-    root = Path(gct.__file__).parents[2]
-    env = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "backends")]),
-    }
-    done = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == "sharded\n", done.stderr
 
 
 # ---- The plan, and the tree that it is for
