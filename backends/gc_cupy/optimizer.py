@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from gc_core import checks
 from gc_core import optimizer as core
+from gc_core.adam import AdamState
 from gc_core.sgdm import SGDMState
 from gc_cupy import adam, kernels, sgdm
 from gc_cupy.arrays import CUPY
@@ -89,7 +90,7 @@ class Adam(InPlace, core.Adam):
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2.
     """
 
-    def init(self, w: Any) -> adam.AdamState:
+    def init(self, w: Any) -> AdamState:
         return adam.adam_init(w, amsgrad=self.hyper["amsgrad"])
 
     def update(self, w, grad, state, axis):

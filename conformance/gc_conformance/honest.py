@@ -49,7 +49,7 @@ def _number(name: str, value: Any, low: float = -math.inf, below: float = math.i
 
 
 class Straight:
-    """The contract, written straight down. A method that begins with an underscore is one idea, for a mutant to break."""
+    """The contract, written straight down. A method whose name begins with _ is one idea, for a mutant to break."""
 
     name = "straight"
     dtypes: tuple[str, ...] = FLOATS

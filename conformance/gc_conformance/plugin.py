@@ -38,7 +38,8 @@ class Session:
     def __init__(self, config: pytest.Config):
         from .known import KnownError, read_for, reasons_of
         from .port import PortError, load
-        from .runner import PROFILES, select
+        from .registry import select
+        from .runner import PROFILES  # importing it fills the registry
 
         asked = config.option
         try:

@@ -17,7 +17,8 @@ It may be a module, a namespace, an instance, or one function, which is taken fo
                                          "bfloat16" (NumPy arrays of `ml_dtypes`) are judged only if claimed; with
                                          "complex64" or "complex128" it must treat complex numbers as complex numbers
     sgd_first_step                       "damped" (when absent): the momentum buffer starts at zero, and the first step
-                                         is m <- (1 - dampening) g. "undamped": `optimizer("sgd", ...)` starts as PyTorch does, m <- g
+                                         is m <- (1 - dampening) g. "undamped": `optimizer("sgd", ...)` starts as
+                                         PyTorch does, m <- g
 
 `NotImplementedError`, from a function or for one of its options, means *not provided*. An option that has its default
 value is never passed, so a port need not know the options it does not offer.

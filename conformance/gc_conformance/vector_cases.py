@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import oracle
-from .bounds import PRECISIONS, Approx, decimals
+from .bounds import PRECISIONS, Approx, decimals, working
 from .chapters import layers
 from .strategies import written
 
@@ -371,7 +371,7 @@ def sgdm_vectors() -> Iterator[Vector]:
         options = {**SGDM, "gc_on": "gradient", **options}
         w, grads = _inputs(id, shape, dtype, kind)
         steps = []
-        weight, m = decimal(w), Approx.exact(np.zeros(shape), oracle.working(dtype))
+        weight, m = decimal(w), Approx.exact(np.zeros(shape), working(dtype))
         for grad in grads:
             weight, m = oracle.sgdm(weight, decimal(grad), m, dtype, axis=axis, **options)
             steps.append({"w": within(weight, dtype), "momentum_buffer": within(m, dtype)})
@@ -393,7 +393,7 @@ def adam_vectors() -> Iterator[Vector]:
 
 def _adam(id: str, flag: str, w: Data, grads: list[Data], axis: Sequence[int] | None, options: dict) -> Vector:
     numbers = {name: value for name, value in options.items() if name != "amsgrad"}
-    zero = Approx.exact(np.zeros(w.values.shape), oracle.working(w.dtype))
+    zero = Approx.exact(np.zeros(w.values.shape), working(w.dtype))
     weight, m, v, largest = decimal(w), zero, zero, zero if options["amsgrad"] else None
     steps = []
     for step, grad in enumerate(grads):
@@ -408,7 +408,7 @@ def _adam(id: str, flag: str, w: Data, grads: list[Data], axis: Sequence[int] | 
 
 
 def decimal(data: Data) -> Approx:
-    return Approx.exact(data.values, oracle.working(data.dtype))
+    return Approx.exact(data.values, working(data.dtype))
 
 
 def vectors() -> Iterator[Vector]:

@@ -15,7 +15,9 @@ def compiled(code, arch, *options):
         for name in kernels.NAMES:
             nvrtc.addNameExpression(program, name)
         try:
-            nvrtc.compileProgram(program, ("--std=c++17", "--device-as-default-execution-space", f"-arch={arch}", *options))
+            nvrtc.compileProgram(
+                program, ("--std=c++17", "--device-as-default-execution-space", f"-arch={arch}", *options)
+            )
         except nvrtc.NVRTCError:
             pytest.fail(nvrtc.getProgramLog(program))
         names = {name: nvrtc.getLoweredName(program, name) for name in kernels.NAMES}

@@ -1,11 +1,11 @@
 """gc_cupy's array code on NumPy, with its kernels on the host, under the conformance suite, errors included."""
 
-from gc_conformance import load, run
+from gc_conformance import load_port, run
 
 
 def test_the_suite():
     result = run("tests.cupy.gc_cupy_on_numpy", level="contract", profile="quick")
-    assert "not CuPy" in load("tests.cupy.gc_cupy_on_numpy").name
+    assert "not CuPy" in load_port("tests.cupy.gc_cupy_on_numpy").name
     assert [(one.id, one.message) for one in result.results if one.status == "failed"] == []
     assert result.dtypes == ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
     absent = {one.id for one in result.results if one.status == "not provided"}

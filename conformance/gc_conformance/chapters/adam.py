@@ -231,7 +231,7 @@ def l2_decay(port: Port, case: Steps) -> None:
     cases=steps("adam", weight_decay=0.125, decoupled=True, kinds=("normal",), count=(1, 4)),
 )
 def decoupled_decay(port: Port, case: Steps) -> None:
-    """Decoupled decay (AdamW) takes lr * weight_decay of w: not centralized, not scaled by a bias correction or by v."""
+    """Decoupled decay (AdamW) takes lr * weight_decay of w: not centralized, not bias-corrected, not divided by v."""
     check_steps(port, case)
 
 

@@ -12,7 +12,7 @@ way of storing it, that the library does not have is `NotImplementedError`.
               "out" and "in" are what the layer computes and reads; under `groups`, "in" of a convolution and "out" of a
               transposed one are those of one group, as PyTorch stores them
     part      which parameter of the layer, where it has several
-    groups    of a convolution
+    groups    of a convolution; for a transposed one, GC is over the "in" of each group apart
     stack     "scan", "vmap" or "experts": "stack" copies of the layer lie along that dimension
     tied      an embedding that is also the output head
 
@@ -22,7 +22,7 @@ An option at its default is not passed (`stored` always is).
     linear                                                              out in | in out                 in
     bilinear                                                            out in1 in2                     in1 in2
     conv1d, conv2d, conv3d                                              out in d h w | d h w in out     in d h w
-    conv_transpose1d, ..2d, ..3d                                        in out d h w (PyTorch)          in d h w of a group
+    conv_transpose1d, ..2d, ..3d                                        in out d h w (PyTorch)          in d h w
                                                                         out in h w (Equinox)            in h w
                                                                         h w in out (Flax)               in h w
                                                                         h w out in (Keras, Haiku)       in h w
@@ -59,6 +59,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from .. import oracle
+from ..bounds import Approx
 from ..judge import agree, require, same
 from ..port import Port
 from ..registry import property
@@ -517,7 +518,7 @@ class Layer:
         )
 
 
-def expected(case: Layer) -> oracle.Approx:
+def expected(case: Layer) -> Approx:
     """The mean over the row's words, in a view that has one axis more for the groups of a transposed convolution."""
     groups, words, grad = case.words.get("groups", 1), case.words["stored"].split(), case.grad.value
     over = tuple(words.index(word) for word in case.over.split())

@@ -2,8 +2,8 @@
 
 Always given: lr, and momentum ("sgd"), betas and eps ("adam", "adamw"), weight_decay ("adamw"). Given where they are
 not the default: dampening, nesterov, weight_decay (L2), amsgrad, gc_on="update". The state is out of sight, so whole
-runs are judged from a fresh one, and the bounds grow from step to step. A port whose "sgd" starts with an undamped first
-step, as PyTorch's does, says so by sgd_first_step = "undamped".
+runs are judged from a fresh one, and the bounds grow from step to step. A port whose "sgd" starts with an undamped
+first step, as PyTorch's does, says so by sgd_first_step = "undamped".
 """
 
 from __future__ import annotations
