@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import path
+from gc_torch import path, sharded
 from gc_torch.arrays import TORCH, given, is_half, widen
 from gc_torch.operator import center
 from gc_torch.plan import ModelPlan
@@ -114,13 +114,14 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for i, group in enumerate(self.param_groups):
             rows = [self.plan.row_of(p) for p in group["params"]]
             on = sum(row is not None and row.axes is not None for row in rows) if group["gc_on"] else 0
-            first, otherwise = path.choose(group, group["params"])
+            params = [sharded.local(p) for p in group["params"]]
+            first, otherwise = path.choose(group, params)
             halves = group["gc_on"] is not None
             taken = {
                 otherwise
                 if first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves)
                 else first
-                for p in group["params"]
+                for p in params
             }
             gc = f"GC on the {group['gc_on']} of {on} of" if group["gc_on"] else "no GC on"
             lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(sorted(taken))}\n")
@@ -176,6 +177,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
         with_gc = group["gc_on"] is not None
+        sharded.check_like(p, "the gradient", grad)
         if (with_gc and row.axes is not None) or (grad.layout != torch.strided and self.kind == "adam"):
             checks.array(TORCH, "the gradient", grad, allow_complex=self.kind == "sgd")
         if with_gc:
@@ -187,6 +189,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 continue
             value = state.get(name)
             if value is not None:
+                sharded.check_like(p, f"the state's {name}", value)
                 _check_like(p, f"the state's {name}", value)
             elif name == "max_exp_avg_sq":
                 checks.amsgrad_state(True, None)
@@ -196,9 +199,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _batches(self, group: dict[str, Any]) -> Iterator["Batch"]:
         """The parameters that have a gradient, by what the step does with them."""
         columns = self.columns(group)
+        whole = columns[0]
+        rows = [sharded.row_of_shard(p, cast(Row, self.plan.row_of(p))) for p in whole]
+        columns[1] = [sharded.local_grad(p, grad) for p, grad in zip(whole, columns[1], strict=True)]
+        columns = [[sharded.local(x) for x in column] for column in columns]
         params, grads = columns[:2]
         states = [column for column in columns[2 : 2 + len(self.states)] if column]
-        rows = [cast(Row, self.plan.row_of(p)) for p in params]
         with_gc = group["gc_on"] is not None
         first, otherwise = path.choose(group, params)
         found: dict[Any, list[int]] = {}
@@ -206,28 +212,34 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             ours = with_gc and (rows[i].axes is not None or is_half(p))
             others = [column[i] for column in states]
             fresh = bool(others) and others[0] is None
+            split = isinstance(rows[i], sharded.Split)
             taken = first
-            if first == path.FUSED:
+            # Split ones meet in collectives: their path must not hang on the strides that one device happens to have.
+            if first == path.FUSED and not split:
                 read = [] if fresh else others
                 if not ours:  # ours: it comes in a temporary like p
                     read = [grads[i], *read]
                 if not path.fused_is_right(self.kind, p, read, widened=ours):
                     taken = otherwise
-            found.setdefault((ours, fresh, taken), []).append(i)
-        for (ours, fresh, taken), indices in found.items():
-            yield Batch(group, taken, ours, fresh, _select(columns, indices), [rows[i] for i in indices])
+            # PyTorch's other steps take both kinds at once, and round by whether any is fresh.
+            found.setdefault((ours, fresh and taken == path.FUSED, taken, split), []).append(i)
+        for (ours, fresh, taken, _), indices in found.items():
+            (params,) = _select([whole], indices)
+            yield Batch(group, taken, ours, fresh, params, _select(columns, indices), [rows[i] for i in indices])
 
     def _take(self, batch: "Batch", grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         if not batch.ours:
             self.torch_step(batch.group, batch.taken, batch.columns, grad_scale, found_inf)
-            self.remember(batch.columns)
+            self.remember(batch.params, batch.columns)
             return
-        for indices in _at_a_time(batch.columns[0]):
+        for indices in _at_a_time(batch.params):
             columns = _select(batch.columns, indices)
             self._centralized_step(batch, columns, [batch.rows[i] for i in indices], found_inf)
-            self.remember(columns)
+            self.remember(_select([batch.params], indices)[0], columns)
 
-    def _centralized_step(self, batch: "Batch", columns: Columns, rows: list[Row], found_inf: Tensor | None) -> None:
+    def _centralized_step(
+        self, batch: "Batch", columns: Columns, rows: list[Row | sharded.Split], found_inf: Tensor | None
+    ) -> None:
         """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
         group, on_update = batch.group, batch.group["gc_on"] == "update"
         decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
@@ -235,6 +247,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         stored, grads, *states = columns
         w, g = [_widened(p, lend) for p in stored], [_widened(x, lend) for x in grads]
         s = [[x if x is None else _widened(x, lend) for x in column] for column in states]
+        if batch.taken == path.FUSED and isinstance(rows[0], sharded.Split):  # then all are, with whatever strides
+            w, *s = [[x if x is None else x.contiguous() for x in column] for column in [w, *s]]
         temporaries = [lend(p, p.dtype) for p in w]
 
         options = group
@@ -243,7 +257,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 g[i] = _plus(-x if group["maximize"] else x, decay, p, t)
             options = {**group, "weight_decay": 0.0, "maximize": False}
         if not on_update:
-            g = [_phi(x, row, t) for x, row, t in zip(g, rows, temporaries, strict=True)]
+            g = _phi(g, rows, temporaries)
             g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
             self.torch_step(options, batch.taken, [w, g, *s], None, found_inf)
         else:
@@ -258,8 +272,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 factor = -_scalar(group["lr"]) * decay
                 if found_inf is not None:  # then d is zero
                     factor = factor * (1 - found_inf)
-            for p, x, row, t in zip(w, d, rows, temporaries, strict=True):
-                p.add_(_phi(x if factor is None else _plus(x, factor, p, t), row, t))
+            if factor is not None:
+                d = [_plus(x, factor, p, t) for x, p, t in zip(d, w, temporaries, strict=True)]
+            for p, x in zip(w, _phi(d, rows, temporaries), strict=True):
+                p.add_(x)
 
         for narrow, wide in zip([stored, *states], [w, *s], strict=True):
             for i, x in enumerate(wide):
@@ -279,7 +295,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """Parameters with a gradient, their gradients and their states, which are made where there are none."""
         raise NotImplementedError
 
-    def remember(self, columns: Columns) -> None:
+    def remember(self, params: list[Tensor], columns: Columns) -> None:
         """Keep what a step has put into the columns, where they are not the state itself."""
 
 
@@ -290,8 +306,9 @@ class Batch(NamedTuple):
     taken: str  # the path
     ours: bool  # centralized, or half precision, which is computed in float32; the others are PyTorch's alone
     fresh: bool  # without the state they will have
-    columns: Columns
-    rows: list[Row]
+    params: list[Tensor]
+    columns: Columns  # of DTensors what this device holds
+    rows: list[Row | sharded.Split]
 
     @property
     def heeds_found_inf(self) -> bool:
@@ -311,11 +328,11 @@ def _at_a_time(params: list[Tensor]) -> Iterator[list[int]]:
     indices, size = [], 0
     for i, p in enumerate(params):
         limit = _AT_A_TIME.get(p.device.type, _AT_A_TIME_ELSEWHERE)
-        if indices and size + p.numel() > limit:
+        if indices and size + sharded.numel(p) > limit:
             yield indices
             indices, size = [], 0
         indices.append(i)
-        size += p.numel()
+        size += sharded.numel(p)
     if indices:
         yield indices
 
@@ -352,13 +369,19 @@ def _plus(x: Tensor, factor: Any, w: Tensor, out: Tensor | None) -> Tensor:
     return torch.add(x, w, alpha=factor, out=out)
 
 
-def _phi(x: Tensor, row: Row, out: Tensor | None) -> Tensor:
-    if row.axes is None:
-        return x
-    if row.view == row.shape:
-        return torch.sub(x, x.mean(row.axes, keepdim=True), out=out)
-    centered = center(x.reshape(row.view), row.axes).reshape(row.shape)
-    return centered if out is None else out.copy_(centered)
+def _phi(xs: list[Tensor], rows: list[Row | sharded.Split], outs: list[Tensor | None]) -> list[Tensor]:
+    """Φ of each, into the tensors that are given."""
+    means, centered = sharded.means(xs, rows), []
+    for i, (x, row, out) in enumerate(zip(xs, rows, outs, strict=True)):
+        if row.axes is None:
+            centered.append(x)
+        elif i in means or row.view == row.shape:
+            mean = means[i] if i in means else x.mean(row.axes, keepdim=True)
+            centered.append(torch.sub(x, mean, out=out))
+        else:
+            y = center(x.reshape(row.view), row.axes).reshape(row.shape)
+            centered.append(y if out is None else out.copy_(y))
+    return centered
 
 
 def _laid_out_like(p: Tensor, x: Tensor) -> Tensor:
@@ -461,10 +484,10 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
             found_inf=found_inf,
         )
 
-    def remember(self, columns: Columns) -> None:
-        params, _, buffers = columns
-        for p, buffer in zip(params, buffers, strict=False):  # there are none without momentum
-            self.state[p]["momentum_buffer"] = buffer
+    def remember(self, params: list[Tensor], columns: Columns) -> None:
+        for p, buffer in zip(params, columns[2], strict=False):  # there are none without momentum
+            if self.state[p].get("momentum_buffer") is None:
+                self.state[p]["momentum_buffer"] = sharded.sharded_like(p, buffer)
 
 
 class _AdamSteps(CentralizingOptimizer):
@@ -526,7 +549,7 @@ class _AdamSteps(CentralizingOptimizer):
     def _take(self, batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         if batch.taken == path.FUSED:
             steps = batch.columns[-1]
-            for i, p in enumerate(batch.columns[0]):  # kept on the host for the other paths, unless asked for
+            for i, p in enumerate(batch.params):  # kept on the host for the other paths, unless asked for
                 if steps[i].device != p.device:
                     steps[i] = self.state[p]["step"] = steps[i].to(p.device)
         super()._take(batch, grad_scale, found_inf)
