@@ -100,7 +100,7 @@ def main():
                 if leaf.ndim == 2
             )
 
-    # In a shard_map the function sees shards, which are whole layers along the output axis. The plan is for whole arrays.
+    # A function in a shard_map sees shards. Along the output axis they are whole layers; the plan is for whole arrays.
     kernel = one["kernel"]
     w = jax.device_put(kernel, NamedSharding(MESH, P(None, "model")))
     per_shard = jax.shard_map(
