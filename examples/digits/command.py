@@ -3,8 +3,12 @@
 import importlib
 import itertools
 import json
+import os
 import platform
+import shlex
+import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -31,7 +35,9 @@ def digits(
     backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "numpy",
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.")] = 10,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 25,
-    out: Annotated[Path | None, typer.Option(help="A new folder for the results.  [default: runs/digits-…]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new or empty folder for the results.  [default: runs/digits-…]")
+    ] = None,
 ) -> None:
     """Train a small network on handwritten digits with SGDM, GC-SGDM, Adam and GC-Adam.
 
@@ -41,54 +47,82 @@ def digits(
         if value < 1:
             fail(f"{name} must be at least 1; got {value}")
     network = load_network(backend)
-    folder = new_folder(out, backend)
 
-    finished, interrupted = run(network, seeds, epochs)
-    if not finished:
-        folder.rmdir()
-        print("Stopped before the first seed was finished: nothing is written.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+    with Interrupt() as interrupt:
+        folder = new_folder(out, backend)
+        finished = run(network, seeds, epochs, interrupt)
+        if not finished:
+            if out is None:
+                folder.rmdir()
+            print("Stopped before the first seed was finished: nothing is written.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED)
+        metrics = collect(finished, backend, network, seeds, epochs)
+        try:
+            write(folder / "metrics.json", lambda path: path.write_text(json.dumps(metrics, default=asdict) + "\n"))
+            report.show(Console(), metrics)
+            write(folder / "digits.png", lambda path: figure.draw(metrics, path))
+        except KeyboardInterrupt:  # the second Ctrl-C
+            names = ", ".join(sorted(file.name for file in folder.iterdir()))
+            print(f"Stopped while writing to {folder}, which holds: {names or 'nothing'}.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        print(f"\nWritten: {folder / 'metrics.json'}, {folder / 'digits.png'}", flush=True)
+        if interrupt.asked:
+            print(f"Stopped: {len(finished)} of {seeds} seeds were finished; the results are theirs.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED)
 
-    try:
-        metrics = collect(finished, backend, network, seeds, epochs, interrupted)
-        (folder / "metrics.json").write_text(json.dumps(metrics, default=asdict) + "\n")
-        report.show(Console(), metrics)
-        figure.draw(metrics, folder / "digits.png")
-        print(f"\nWritten: {folder / 'metrics.json'}, {folder / 'digits.png'}")
-    except KeyboardInterrupt:
-        written = ", ".join(sorted(file.name for file in folder.iterdir()))
-        print(f"Stopped while writing to {folder}, which holds: {written or 'nothing'}.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if interrupted:
-        print(f"Stopped: {len(finished)} of {seeds} seeds were finished; the results are theirs.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+
+class Stopped(Exception):
+    """Raised between two epochs when Ctrl-C has come."""
 
 
-def run(network: ModuleType, seeds: int, epochs: int) -> tuple[list[dict[str, Any]], bool]:
-    """Train every method from every seed: the curves by method of each finished seed, and whether Ctrl-C came."""
+class Interrupt:
+    """Takes note of Ctrl-C, so that it never comes in the middle of something. The second one stops at once."""
+
+    def __enter__(self) -> "Interrupt":
+        self.asked = False
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self._before)
+        # Not print: the signal may have come in the middle of another one.
+        os.write(2, b"\nStopping; the seeds that are finished are kept. Ctrl-C once more: at once.\n")
+
+    def stop(self) -> None:
+        """Raise Stopped if Ctrl-C has come."""
+        if self.asked:
+            raise Stopped
+
+
+def run(network: ModuleType, seeds: int, epochs: int, interrupt: Interrupt) -> list[dict[str, Any]]:
+    """Train every method from every seed: the curves by method of each seed that was finished."""
     steps = {method.name: training.make_step(network, method) for method in training.METHODS}
     finished = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left:"),
                TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with suppress(Stopped), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=seeds * len(training.METHODS) * epochs)
-        try:
-            for seed in range(seeds):
-                curves = {}
-                for method in training.METHODS:
-                    progress.update(task, description=f"seed {seed + 1} of {seeds}, {method.name:18}")
-                    curves[method.name] = training.train(
-                        network, method, steps[method.name], seed, epochs, on_epoch=lambda: progress.advance(task)
-                    )
-                finished.append(curves)
-        except KeyboardInterrupt:
-            return finished, True
-    return finished, False
+
+        def on_epoch() -> None:
+            progress.advance(task)
+            interrupt.stop()
+
+        for seed in range(seeds):
+            curves = {}
+            for method in training.METHODS:
+                progress.update(task, description=f"seed {seed + 1} of {seeds}, {method.name:18}")
+                curves[method.name] = training.train(network, method, steps[method.name], seed, epochs, on_epoch)
+            finished.append(curves)
+    return finished
 
 
 def collect(
-    finished: list[dict[str, Any]], backend: str, network: ModuleType, seeds: int, epochs: int, interrupted: bool
+    finished: list[dict[str, Any]], backend: str, network: ModuleType, seeds: int, epochs: int
 ) -> dict[str, Any]:
     """What metrics.json holds: versions, options, every curve of every seed, and what the report says of them."""
     curves = {
@@ -114,7 +148,7 @@ def collect(
             "gamma": training.GAMMA,
         },
         "methods": [method._asdict() for method in training.METHODS],
-        "interrupted": interrupted,
+        "interrupted": len(finished) < seeds,
         "seeds": list(range(len(finished))),
         "steps_per_epoch": len(finished[0]["SGDM"]["loss"]) // epochs,
         "curves": curves,
@@ -123,20 +157,38 @@ def collect(
     }
 
 
+def write(path: Path, fill: Callable[[Path], Any]) -> None:
+    """The whole file or none: it gets its name when it is complete."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        fill(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def load_network(backend: str) -> ModuleType:
     """The network of this backend; or one line that says what is missing."""
     if backend not in BACKENDS:
         fail(f"--backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     try:
         framework = importlib.import_module(backend)
-    except ModuleNotFoundError:
-        fail(f"{backend} is not installed: pip install 'gradient-centralization[{backend}]'")
-    if backend == "cupy":
-        try:
-            framework.cuda.runtime.getDeviceCount()
-        except framework.cuda.runtime.CUDARuntimeError as error:
-            fail(f"the CuPy backend needs an NVIDIA GPU and its driver, and CuPy finds none here ({error})")
-    return importlib.import_module(f"examples.digits.{backend}_network")
+        if backend == "cupy":
+            need_gpu(framework)
+        return importlib.import_module(f"examples.digits.{backend}_network")
+    except ModuleNotFoundError as error:
+        install = f"{shlex.quote(sys.executable)} -m pip install --constraint constraints.txt --editable '.[{backend}]'"
+        fail(f"--backend {backend} needs {error.name}, which is not installed. In this folder: {install}")
+    except ImportError as error:
+        fail(f"--backend {backend}: it is installed but cannot be imported: {error}")
+
+
+def need_gpu(cupy: Any) -> None:
+    """Without a GPU CuPy can be imported, and fails at the first array."""
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        fail(f"--backend cupy needs an NVIDIA GPU and its driver, and CuPy finds none here ({error})")
 
 
 def new_folder(out: Path | None, backend: str) -> Path:

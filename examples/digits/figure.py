@@ -44,52 +44,57 @@ LOOK = {
 
 def draw(metrics: dict[str, Any], path: Path) -> None:
     """Write the figure of a run's metrics (what metrics.json holds) as a PNG."""
-    curves, steps = metrics["curves"], metrics["steps_per_epoch"]
     with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(15, 7.9))
-        figure.subplots_adjust(left=0.048, right=0.988, top=0.825, bottom=0.112, wspace=0.24, hspace=0.42)
-        (loss, accuracy, norm, largest), (drift, shift_sgdm, shift_adam, paired) = figure.subplots(2, 4)
+        compose(metrics).savefig(path, dpi=150)
 
-        lines(loss, by_epoch(curves, "loss", steps))
-        loss.set(title="Training loss", yscale="log", ylabel="cross-entropy")
-        lines(accuracy, after_epochs(curves, "test_accuracy", scale=100))
-        accuracy.set(title="Test accuracy", ylabel="per cent")
-        zoom(accuracy, after_epochs(curves, "test_accuracy", scale=100))
-        lines(norm, by_epoch(curves, "gradient_norm", steps))
-        norm.set(title="Gradient norm", ylabel="ℓ2 norm", ylim=(0, None))
-        lines(largest, by_epoch(curves, "gradient_max", steps))
-        largest.set(title="Largest element of the gradient", ylabel="magnitude", ylim=(0, None))
 
-        lines(drift, after_epochs(curves, "mean_drift"))
-        drift.set(title="Drift of the weight means", ylabel="|mean(wᵗ) − mean(w⁰)|, mean of all units")
-        name_conserved(drift, after_epochs(curves, "mean_drift"))
-        shift(shift_sgdm, curves, ("SGDM", "GC-SGDM"))
-        shift(shift_adam, curves, ("Adam", "GC-Adam (gradient)", "GC-Adam (update)"))
-        gamma = f"{metrics['options']['gamma']:g}"
-        shift_sgdm.set(title=f"Output shift under x + {gamma}·1, SGDM", ylabel="γ 1ᵀw of units of layer 1, one seed")
-        shift_adam.set(title=f"Output shift under x + {gamma}·1, Adam")
-        shift_adam.sharey(shift_sgdm)
-        for panel in (loss, accuracy, norm, largest, drift, shift_sgdm, shift_adam):
-            panel.set_xlabel("epoch")
-            panel.margins(x=0.02)
-        differences(paired, metrics["differences"])
+def compose(metrics: dict[str, Any]) -> Figure:
+    """The figure: eight panels; each line bears the name of its method as its gid."""
+    curves, steps, n = metrics["curves"], metrics["steps_per_epoch"], len(metrics["seeds"])
+    figure = Figure(figsize=(15, 8.2))
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.135, wspace=0.26, hspace=0.44)
+    (loss, accuracy, norm, largest), (drift, shift_sgdm, shift_adam, paired) = figure.subplots(2, 4)
 
-        n = len(metrics["seeds"])
-        figure.text(0.012, 0.948, "Gradient Centralization on handwritten digits", fontsize=15.5, fontweight="bold")
-        figure.legend(
-            handles=[Line2D([], [], label=method, linewidth=2.4, **STYLE[method]) for method in curves],
-            loc="upper left", bbox_to_anchor=(0.004, 0.937), ncols=5, frameon=False, fontsize=11, handlelength=2.6,
-            columnspacing=2.4,
-        )  # fmt: skip
-        figure.text(
-            0.012, 0.022,
-            f"8 × 8 digits of scikit-learn, network {'-'.join(map(str, metrics['options']['sizes']))}, "
-            f"{metrics['backend']} backend, {n} seed{'s'[: n > 1]}. "
-            + ("Lines: means over seeds; bands: 95 % intervals. " if n > 1 else "")
-            + "Loss and gradients: mean of each epoch; gradients as the method uses them, after Φ where GC is on them.",
-            fontsize=9.5, color="#555555",
-        )  # fmt: skip
-        figure.savefig(path, dpi=150)
+    lines(loss, by_epoch(curves, "loss", steps), of_logarithms=True)
+    loss.set(title="Training loss", yscale="log", ylabel="cross-entropy")
+    lines(accuracy, after_epochs(curves, "test_accuracy", scale=100))
+    accuracy.set(title="Test accuracy", ylabel="per cent")
+    zoom(accuracy, after_epochs(curves, "test_accuracy", scale=100))
+    lines(norm, by_epoch(curves, "gradient_norm", steps))
+    norm.set(title="Length of the gradient", ylabel="ℓ2 norm", ylim=(0, None))
+    lines(largest, by_epoch(curves, "gradient_max", steps))
+    largest.set(title="Largest element of the gradient", ylabel="magnitude", ylim=(0, None))
+
+    lines(drift, after_epochs(curves, "mean_drift"))
+    drift.set(title="Drift of the weight means", ylabel="|mean(wᵗ) − mean(w⁰)|")
+    name_conserved(drift, after_epochs(curves, "mean_drift"))
+    shift(shift_sgdm, curves, ("SGDM", "GC-SGDM"))
+    shift(shift_adam, curves, ("Adam", "GC-Adam (gradient)", "GC-Adam (update)"))
+    gamma = f"{metrics['options']['gamma']:g}"
+    shift_sgdm.set(title=f"Output shift, x + {gamma}·1, SGDM", ylabel=f"{gamma}·1ᵀw, single units of layer 1")
+    shift_adam.set(title=f"Output shift, x + {gamma}·1, Adam")
+    shift_adam.sharey(shift_sgdm)
+    for panel in (loss, accuracy, norm, largest, drift, shift_sgdm, shift_adam):
+        panel.set_xlabel("epoch")
+        panel.margins(x=0.02)
+    differences(paired, metrics["differences"])
+
+    figure.text(0.012, 0.95, "Gradient Centralization on handwritten digits", fontsize=15.5, fontweight="bold")
+    figure.legend(
+        handles=[Line2D([], [], label=method, linewidth=2.4, **STYLE[method]) for method in curves],
+        loc="upper left", bbox_to_anchor=(0.004, 0.938), ncols=5, frameon=False, fontsize=11, handlelength=2.6,
+        columnspacing=2.4,
+    )  # fmt: skip
+    spread = "Lines are means over seeds (of the loss: geometric), bands their 95 % intervals. " if n > 1 else ""
+    figure.text(
+        0.012, 0.022,
+        f"8 × 8 digits of scikit-learn, network {'-'.join(map(str, metrics['options']['sizes']))}, "
+        f"{metrics['backend']} backend, {n} seed{'s'[: n > 1]}. {spread}Drift: mean over all units. Output shift: the first seed.\n"
+        "Loss and gradients are means of each epoch. Gradients are those of all weights as the method uses them: "
+        "after Φ where GC is on the gradient.",
+        fontsize=9.5, color="#555555", linespacing=1.5,
+    )  # fmt: skip
+    return figure
 
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]  # by method: epochs, and values (seeds, epochs)
@@ -111,14 +116,17 @@ def by_epoch(curves: dict[str, Any], name: str, steps: int) -> Series:
     return found
 
 
-def lines(panel: Any, series: Series) -> None:
-    """Mean over seeds with its 95 % interval."""
+def lines(panel: Any, series: Series, *, of_logarithms: bool = False) -> None:
+    """Mean over seeds with its 95 % interval; of logarithms, where the panel's axis is one of them."""
     for method, (x, values) in series.items():
-        mean, n = values.mean(0), len(values)
-        panel.plot(x, mean, gid=method, zorder=3, **STYLE[method])
+        shown, back = (np.log(values), np.exp) if of_logarithms else (values, lambda y: y)
+        mean, n = shown.mean(0), len(values)
+        panel.plot(x, back(mean), gid=method, zorder=3, **STYLE[method])
         if n > 1:
-            half = t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(0, ddof=1) / np.sqrt(n)
-            panel.fill_between(x, mean - half, mean + half, color=STYLE[method]["color"], alpha=0.13, linewidth=0)
+            half = t.ppf((1 + CONFIDENCE) / 2, n - 1) * shown.std(0, ddof=1) / np.sqrt(n)
+            panel.fill_between(
+                x, back(mean - half), back(mean + half), color=STYLE[method]["color"], alpha=0.13, linewidth=0
+            )
 
 
 def zoom(panel: Any, series: Series) -> None:
@@ -135,9 +143,11 @@ def name_conserved(panel: Any, series: Series) -> None:
     conserved = [method for method, value in largest.items() if value < 1e-12]
     if conserved:
         most = max(largest[method] for method in conserved)
-        panel.annotate(f"{' and '.join(conserved)}:\nno drift (at most {most:.0e}, rounding)", (0.98, 0.03),
-                       xycoords="axes fraction", ha="right", va="bottom", fontsize=8.5, color="#333333")  # fmt: skip
-        panel.set_ylim(-0.18 * panel.get_ylim()[1], None)
+        panel.set_yticks([tick for tick in panel.get_yticks() if tick >= 0])
+        panel.set_ylim(-0.3 * panel.get_ylim()[1], None)
+        panel.text(0.98, 0.04, f"{' and '.join(conserved)}:\nno drift (at most {most:.0e}, rounding)",
+                   transform=panel.transAxes, ha="right", va="bottom", fontsize=8.5, color="#333333",
+                   linespacing=1.4)  # fmt: skip
     for line in panel.get_lines():
         if line.get_gid() in conserved[:1]:  # the lower one shows on both sides of the upper one
             line.set_linewidth(4.5)

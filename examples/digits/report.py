@@ -13,7 +13,8 @@ LITTLE = 1.0  # points of accuracy, either way
 NOTES = (
     "¹ ℓ2, of the weight gradients as the method uses them (after Φ where GC is on the gradient), mean over training",
     "² |mean(wᵗ) − mean(w⁰)|, mean over all weight vectors, at the end",
-    "The seeds share 1797 images: an interval speaks of split, initial weights and order, not of other data.",
+    "The seeds share 1797 images: an interval speaks of split, initial weights and order, not of other data. "
+    "One interval in twenty is expected to miss.",
 )
 
 
@@ -22,7 +23,7 @@ def show(console: Console, metrics: Mapping[str, Any]) -> None:
     seeds, summary, differences = len(metrics["seeds"]), metrics["summary"], metrics["differences"]
     several = f"mean and 95 % interval over {seeds} seeds" if seeds > 1 else "one seed: no interval"
     table = Table(box=SIMPLE_HEAD, title=f"Test set after the last epoch, {several}", title_justify="left")
-    for heading in ("", "accuracy, %", "loss", "grad. norm¹", "weight drift²"):
+    for heading in ("", "accuracy, %", "loss", "gradient¹", "drift²"):
         table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     for method, found in summary.items():
         table.add_row(

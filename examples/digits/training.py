@@ -9,7 +9,7 @@ import numpy as np
 from examples.digits import data
 
 GAMMA = 0.5  # added to every pixel to measure the output shift; pixels lie in [0, 1]
-SHIFT_UNITS = 8  # units of the first layer whose output shift is kept
+SHIFT_UNITS = 5  # units of the first layer whose output shift is kept
 
 
 class Method(NamedTuple):
