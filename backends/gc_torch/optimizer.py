@@ -248,7 +248,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         w, g = [_widened(p, lend) for p in stored], [_widened(x, lend) for x in grads]
         s = [[x if x is None else _widened(x, lend) for x in column] for column in states]
         if batch.taken == path.FUSED and isinstance(rows[0], sharded.Split):  # then all are, with whatever strides
-            w, *s = [[x if x is None else x.contiguous() for x in column] for column in [w, *s]]
+            w = [x.contiguous() for x in w]
+            s = [[x if x is None else x.contiguous() for x in column] for column in s]
         temporaries = [lend(p, p.dtype) for p in w]
 
         options = group

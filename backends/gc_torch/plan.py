@@ -262,9 +262,14 @@ def _why_unknown(module: nn.Module, local: str, parameter: Tensor) -> str:
 
 
 def _class_name(module: nn.Module) -> str:
-    """The layer's class; of a parametrized one the class it had before."""
+    """The layer's class; of a parametrized or sharded (FSDP2) one the class it had before."""
     cls = type(module)
-    return (cls.__mro__[1] if parametrize.is_parametrized(module) else cls).__name__
+    while (before := cls.__bases__[-1]) and cls.__name__ in (
+        f"Parametrized{before.__name__}",
+        f"FSDP{before.__name__}",
+    ):
+        cls = before
+    return cls.__name__
 
 
 def _is_transformers(module: nn.Module, name: str | None = None) -> bool:
