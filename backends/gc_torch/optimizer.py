@@ -73,6 +73,16 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             groups = [{"params": groups}]
         return [{"gc_on": gc_on, **group} if isinstance(group, dict) else group for group in groups]
 
+    def _made(self, plan: ModelPlan | None, gc_on: str | None) -> None:
+        """What is left to do when PyTorch's constructor is done."""
+        self.defaults["gc_on"] = gc_on
+        params = [p for group in self.param_groups for p in group["params"]]
+        if plan is not None and plan.rows and all(plan.row_of(p) is None for p in params):
+            raise ValueError(
+                f"plan must be made of the model whose parameters these are; it has {len(plan)}, and none of them is "
+                "here (fully_shard and copying replace parameters: make the plan after that)"
+            )
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in `torch.optim`; parameters that the plan does not know get the shape rule "out_first"."""
         if isinstance(param_group, dict):
@@ -168,12 +178,24 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for p in group["params"]:
             if p.grad is not None:
                 if (row := self.plan.row_of(p)) is None:  # put into the group by hand
+                    self._refuse_flat(group)
                     self._learn(group)
                     row = cast(Row, self.plan.row_of(p))
                 try:
                     self._check_tensors(group, row, p, p.grad, self.state.get(p))
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"{row.name}: {error}") from None
+
+    def _refuse_flat(self, group: dict[str, Any]) -> None:
+        """Engines that partition optimizers (ZeRO) put flat pieces, or copies, in place of every parameter."""
+        if group["gc_on"] is None or any(self.plan.row_of(p) for group in self.param_groups for p in group["params"]):
+            return
+        shapes = ", ".join(str(tuple(p.shape)) for p in group["params"][:3])
+        raise ValueError(
+            "the plan knows none of the parameters that are in the optimizer now: something has replaced them all "
+            f"(here by shapes {shapes}), as ZeRO engines do, which flatten them. Of flat ones the weight vectors are "
+            "lost. Use fully_shard (FSDP2) or ZeroRedundancyOptimizer, which keep shapes, or gc_torch.attach"
+        )
 
     def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
         with_gc = group["gc_on"] is not None
@@ -445,7 +467,7 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused
         )
-        self.defaults["gc_on"] = gc_on
+        self._made(plan, gc_on)
 
     def check(self, group: dict[str, Any]) -> None:
         checks.sgdm(
@@ -607,7 +629,7 @@ class Adam(_AdamSteps, torch.optim.Adam):
             groups, **options, foreach=foreach, maximize=maximize, capturable=capturable,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self.defaults["gc_on"] = gc_on
+        self._made(plan, gc_on)
 
 
 class AdamW(_AdamSteps, torch.optim.AdamW):
@@ -657,7 +679,7 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
             groups, **options, maximize=maximize, foreach=foreach, capturable=capturable,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self.defaults["gc_on"] = gc_on
+        self._made(plan, gc_on)
 
 
 def _place(gc_on: Any) -> str:

@@ -15,6 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from gc_core import layouts
 from gc_core.layouts import View
 from gc_core.plan import Overrides, Plan, Row
+from gc_torch.verify import Batch, prove
 
 
 class ModelPlan(Plan):
@@ -45,14 +46,14 @@ class ModelPlan(Plan):
         """This plan with more parameters, about which nothing but the shape is known: the rule "out_first"."""
         rows = []
         for name, parameter in parameters.items():
-            _refuse_lazy(name, parameter)
+            _refuse_shapeless(name, parameter)
             view = layouts.out_first(parameter.shape)
             why = layouts.FAN_IN_ONE if parameter.ndim > 1 else "fewer than 2 dimensions"
             rows.append(_row(name, parameter, view._replace(why=f"by shape alone: {view.why if view.axes else why}")))
         return ModelPlan([*self.rows, *rows], {**self._parameters, **parameters})
 
 
-def plan(model: nn.Module, overrides: Overrides | None = None) -> ModelPlan:
+def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch | None = None) -> ModelPlan:
     """What GC will do to each parameter of a model: a table to read before training.
 
     Layers of PyTorch (and their subclasses) and `transformers`' Conv1D and experts are known by their class, their
@@ -82,7 +83,8 @@ def plan(model: nn.Module, overrides: Overrides | None = None) -> ModelPlan:
     parameters = dict(model.named_parameters())
     views = _views(model)
     rows = [_row(name, parameter, views[parameter]) for name, parameter in parameters.items()]
-    return ModelPlan(rows, parameters).override(overrides)
+    made = ModelPlan(rows, parameters).override(overrides)
+    return made if verify is None else ModelPlan(prove(model, made.rows, parameters, verify), parameters)
 
 
 def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[str, Any]]:
@@ -122,11 +124,17 @@ def _row(name: str, parameter: Tensor, view: View) -> Row:
     return Row(name, tuple(parameter.shape), view.shape, view.axes, why)
 
 
-def _refuse_lazy(name: str, parameter: Tensor) -> None:
+def _refuse_shapeless(name: str, parameter: Tensor) -> None:
     if is_lazy(parameter):
         raise ValueError(
             f"{name} has no shape yet, for its layer is lazy: run the model once on a batch, and make the plan or "
             "the optimizer after that"
+        )
+    if getattr(parameter, "_fsdp_flattened", False):
+        raise ValueError(
+            f"{name} is a flat shard of FullyShardedDataParallel (FSDP1), of shape {tuple(parameter.shape)}: which "
+            "weights feed one output unit is lost. Shard with fully_shard (FSDP2), which keeps shapes, or use "
+            "gc_torch.attach"
         )
 
 
@@ -165,7 +173,7 @@ def _uses(model: nn.Module) -> Iterator[tuple[str, Tensor, View]]:
             if parameter is None:
                 continue
             name = f"{prefix}.{local}" if prefix else local
-            _refuse_lazy(name, parameter)
+            _refuse_shapeless(name, parameter)
             if module in parametrized:
                 view = _of_parametrization(module, local, parameter, *parametrized[module])
             else:
