@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format ports clean
+.PHONY: help demo test lint format docs ports clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -33,6 +33,9 @@ lint: .venv/.dev  ## style and types
 format: .venv/.dev  ## apply the style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
+	$(PY) -m sphinx -W --keep-going -n -E -q -j 2 -b html docs docs/_build/html
 
 ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
 	$(PORTS) -m examples.ports

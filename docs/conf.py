@@ -1,0 +1,63 @@
+"""The site: `make docs` builds it into docs/_build/html. Nothing in it comes from the network, then or when it is read."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+project = "Gradient Centralization"
+author = "The gradient-centralization contributors"
+copyright = author
+version = release = re.search(r'__version__ = "(.+)"', Path(__file__).parents[1].joinpath("gc_core/__init__.py").read_text())[1]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.linkcode",
+    "sphinx.ext.napoleon",
+    "sphinx_design",
+    "extensions.mathml",
+    "extensions.measured",
+    "extensions.notebooks",
+    "extensions.source",
+]
+exclude_patterns = ["_build", "extensions"]
+nitpicky = True
+# What is not ours is documented elsewhere, and elsewhere is the network.
+nitpick_ignore_regex = [("py:.*", r"(?!gc_(core|torch|jax|cupy|conformance)\b).*"), ("py:.*", r".*\._\w+$")]
+suppress_warnings = ["myst.strikethrough"]
+
+# ---- Pages
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 4
+html_math_renderer = "mathml"
+
+# ---- Docstrings: plain text with `code`, in the sections Args, Returns, Raises
+
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+napoleon_custom_sections = ["Formula", "Source"]
+napoleon_use_rtype = False
+
+# ---- Looks
+
+html_theme = "furo"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b62a4", "color-brand-content": "#0b62a4"},
+    "dark_css_variables": {"color-brand-primary": "#7cc0ff", "color-brand-content": "#7cc0ff"},
+}
+
+
+def linkcode_resolve(domain, info):
+    from extensions.source import link_to_object
+
+    return link_to_object(info["module"], info["fullname"]) if info["module"] else None

@@ -1,0 +1,79 @@
+"""The chapters of docs/learn are notebooks: each is run from top to bottom, and shown with what it prints and draws.
+
+The source is Markdown that a forge shows and the tests run; Jupytext makes the notebook of it, which lies beside the
+built page.
+"""
+
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+from docutils import nodes
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+
+CHAPTER = re.compile(r"learn/\d")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+
+
+def executed(file, folder):
+    """The notebook of a chapter, with outputs; an error in a cell is an error."""
+    notebook = jupytext.read(file)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{file.stem}-{number}"  # the same from build to build
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no port is opened
+    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+def links_in_the_site(text):
+    """Links of a source page, as they are from its built page."""
+
+    def built(match):
+        path = match[1]
+        if path.startswith("../../"):
+            path = f"../source/{path.removeprefix('../../')}"
+            return f"]({path}.html"
+        return f"]({re.sub(r'[.](md|rst)$', '.html', path)}"
+
+    return LINK.sub(built, text)
+
+
+def run(app, doctree):
+    docname = app.env.docname
+    if not CHAPTER.match(docname):
+        return
+    notebook = executed(Path(app.env.doc2path(docname)), app.outdir)
+    blocks = [block for block in doctree.findall(nodes.literal_block) if block.get("language") == "python"]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [block.astext().strip() for block in blocks] == [cell.source.strip() for cell in cells], docname
+    for block, cell in zip(blocks, cells, strict=True):
+        shown = [node for output in cell.outputs for node in show(output)]
+        block.parent[block.parent.index(block) + 1 : block.parent.index(block) + 1] = shown
+    if app.builder.format != "html":
+        return
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = links_in_the_site(cell.source)
+    target = Path(app.outdir, docname).with_suffix(".ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+    name = target.name
+    link = nodes.raw("", f'<p class="notebook"><a href="{name}" download>This chapter as a notebook</a></p>', format="html")
+    doctree[0].append(link)
+
+
+def show(output):
+    if output.output_type == "stream":
+        return [nodes.literal_block(output.text, output.text, language="text", classes=["output"])]
+    if "text/html" in output.data:
+        return [nodes.raw("", output.data["text/html"], format="html")]
+    text = output.data["text/plain"]
+    return [nodes.literal_block(text, text, language="text", classes=["output"])]
+
+
+def setup(app):
+    app.connect("doctree-read", run)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
