@@ -96,12 +96,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _learn(self, group: dict[str, Any]) -> None:
         """Give every parameter of a group a row in the plan."""
+        # By identity: to compare groups would compare their tensors.
+        index = next(i for i, one in enumerate(self.param_groups) if one is group)
         unknown = {}
         for i, p in enumerate(group["params"]):
             if self.plan.row_of(p) is None:
-                name = (
-                    group["param_names"][i] if "param_names" in group else f"group{self.param_groups.index(group)}.{i}"
-                )
+                name = group["param_names"][i] if "param_names" in group else f"group{index}.{i}"
                 while name in self.plan or name in unknown:
                     name += "'"
                 unknown[name] = p
