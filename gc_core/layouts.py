@@ -21,7 +21,7 @@ class View(NamedTuple):
 
     shape: tuple[int, ...]
     axes: tuple[int, ...] | None
-    why: str
+    why: str = ""
 
 
 FAN_IN_ONE = "fan-in of 1: GC would freeze it"

@@ -27,11 +27,24 @@ class Row(NamedTuple):
     view: tuple[int, ...]  # as GC sees it: a reshape of the stored shape, nearly always the same
     axes: tuple[int, ...] | None  # fan-in axes of the view; None: the gradient is left alone
     why: str
+    proof: str = ""  # what running the model has shown of it; empty if nobody asked
 
     @property
     def fan_in(self) -> int | None:
         """Elements of each weight vector; None where GC does nothing."""
         return None if self.axes is None else math.prod(self.view[axis] for axis in self.axes)
+
+    @property
+    def mean_over(self) -> str:
+        """Along which axes the mean is taken, over how many weights, and of which view if it is not the stored shape.
+
+        >>> Row("up.weight", (8, 3, 2, 2), (2, 4, 3, 2, 2), (1, 3, 4), "").mean_over
+        'axes 1,3,4 (16) of 2×4×3×2×2'
+        """
+        if self.axes is None:
+            return "-"
+        axes = f"{'axis' if len(self.axes) == 1 else 'axes'} {','.join(map(str, self.axes))} ({self.fan_in:,})"
+        return axes if self.view == self.shape else f"{axes} of {'×'.join(map(str, self.view))}"
 
 
 class Plan(Mapping[str, Row]):
@@ -158,12 +171,7 @@ def _cells(shown: tuple[Row, int]) -> tuple[str, ...]:
     row, count = shown
     name = row.name + (f" ({count} alike)" if count > 1 else "")
     shape = "×".join(map(str, row.shape)) or "scalar"
-    if row.axes is None:
-        return name, shape, "-", row.why
-    mean = f"{'axis' if len(row.axes) == 1 else 'axes'} {','.join(map(str, row.axes))} ({row.fan_in:,})"
-    if row.view != row.shape:
-        mean += " of " + "×".join(map(str, row.view))
-    return name, shape, mean, row.why
+    return name, shape, row.mean_over, f"{row.why}; {row.proof}" if row.proof else row.why
 
 
 def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:

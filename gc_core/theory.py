@@ -226,6 +226,35 @@ def decoupled_decay_shrinks_the_means(
     return Sides(_along_normal(left), (1 - lr * weight_decay) ** steps * _along_normal(w))
 
 
+def the_papers_momentum_is_pytorchs_at_another_rate(
+    w: np.ndarray, gradient: Gradient, steps: int, *, lr: float, momentum: float, **options: Any
+) -> Sides:
+    """m ← β m + (1 − β) ĝ at rate η trains as m ← β m + ĝ at rate (1 − β) η does; w⁰ of shape (M, N).
+
+    >>> w = np.array([[2.0], [6.0]])
+    >>> the_papers_momentum_is_pytorchs_at_another_rate(w, np.sin, 9, lr=0.5, momentum=0.5).defect
+    0.0
+
+    Source: Algorithm 1, which has the first form; the authors' code has the second.
+    """
+    left = train_sgdm(w, gradient, steps, lr=lr, momentum=momentum, dampening=momentum, **options)
+    return Sides(left, train_sgdm(w, gradient, steps, lr=(1 - momentum) * lr, momentum=momentum, **options))
+
+
+def both_places_are_one_for_sgdm(w: np.ndarray, gradient: Gradient, steps: int, **options: Any) -> Sides:
+    """GC on the gradient trains as GC on the update does, under SGDM: Φ is linear, and so is momentum; w⁰ (M, N).
+
+    Decoupled decay parts them, since GC on the update then centralizes the decay too.
+
+    >>> both_places_are_one_for_sgdm(np.array([[2.0], [6.0]]), np.sin, 9, lr=0.5, momentum=0.5).defect < 1e-14
+    True
+
+    Source: Algorithm 1 and equation 2.
+    """
+    left, right = (train_sgdm(w, gradient, steps, gc_on=place, **options) for place in ("gradient", "update"))
+    return Sides(left, right)
+
+
 def adam_moves_the_means(w: np.ndarray, gradient: Gradient, steps: int, **options: Any) -> Sides:
     """eᵀwᵗ ≠ eᵀw⁰ under GC-Adam: dividing by √v, element by element, leaves the hyperplane; w⁰ of shape (M, N).
 

@@ -63,6 +63,16 @@ def test_every_shape_and_axis(shape, axis, place, dtype):
     check_sgdm(gc.sgdm_update, *example(shape, dtype), axis=axis, weight_decay=0.1, gc_on=place)
 
 
+@pytest.mark.parametrize(("shape", "axis"), SHAPES_AND_AXES)
+def test_every_option_on_every_shape(shape, axis):
+    for i, options in enumerate(OPTIONS):
+        memory = MEMORY[(i + i // len(MEMORY)) % len(MEMORY)]  # each option meets several kinds
+        w, grad, state = example(shape)
+        if shape:  # 0-d arrays have no order in memory
+            w, grad, state = memory(w), memory(grad), gc.SGDMState(memory(state.momentum_buffer))
+        check_sgdm(gc.sgdm_update, w, grad, state, axis=axis, **options)
+
+
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("dtype", REAL[:4], ids=str)
 def test_every_kind_of_memory(memory, dtype):

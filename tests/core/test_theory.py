@@ -108,6 +108,28 @@ def test_decoupled_decay_shrinks_the_means():
     assert kept.defect > 0.01  # not what L2 does
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_the_papers_momentum_is_pytorchs_at_another_rate(decay):
+    own, w = net()
+    sides = theory.the_papers_momentum_is_pytorchs_at_another_rate(
+        w, own.gradient, 50, lr=0.5, momentum=0.9, weight_decay=decay
+    )
+    # 50 steps, each rounding weights and steps a few times; the loss is smooth, and its steps do not drive them apart.
+    assert sides.defect <= 50 * 20 * U * (abs(w).max() + 10)
+    assert Sides(sides.left, theory.train_sgdm(w, own.gradient, 50, lr=0.5, momentum=0.9)).defect > 0.01
+
+
+def test_both_places_are_one_for_sgdm_and_two_with_decoupled_decay_or_adam():
+    own, w = net()
+    for options in ({"weight_decay": 0.1}, {"nesterov": True}, {"dampening": 0.9}):
+        sides = theory.both_places_are_one_for_sgdm(w, own.gradient, 50, lr=0.1, **options)
+        assert sides.defect <= 50 * 20 * U * (abs(w).max() + 10)
+    decoupled = {"weight_decay": 0.1, "decoupled": True}
+    assert theory.both_places_are_one_for_sgdm(w, own.gradient, 50, lr=0.1, **decoupled).defect > 0.01
+    adam = [theory.train_adam(w, own.gradient, 50, lr=0.1, gc_on=place) for place in ("gradient", "update")]
+    assert Sides(*adam).defect > 0.01
+
+
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_adam_moves_the_means_and_gc_on_the_update_does_not(amsgrad):
     own, w = net()
