@@ -44,10 +44,10 @@ LOOK = {
 
 def draw(metrics: dict[str, Any], path: Path) -> None:
     """Write the figure of a run's metrics (what metrics.json holds) as a PNG."""
-    with mpl.rc_context(LOOK):
-        compose(metrics).savefig(path, dpi=150)
+    compose(metrics).savefig(path, dpi=150)
 
 
+@mpl.rc_context(LOOK)
 def compose(metrics: dict[str, Any]) -> Figure:
     """The figure: eight panels; each line bears the name of its method as its gid."""
     curves, steps, n = metrics["curves"], metrics["steps_per_epoch"], len(metrics["seeds"])
@@ -89,7 +89,8 @@ def compose(metrics: dict[str, Any]) -> Figure:
     figure.text(
         0.012, 0.022,
         f"8 × 8 digits of scikit-learn, network {'-'.join(map(str, metrics['options']['sizes']))}, "
-        f"{metrics['backend']} backend, {n} seed{'s'[: n > 1]}. {spread}Drift: mean over all units. Output shift: the first seed.\n"
+        f"{metrics['backend']} backend, {n} seed{'s'[: n > 1]}. {spread}"
+        "Drift: mean over all units. Output shift: the first seed.\n"
         "Loss and gradients are means of each epoch. Gradients are those of all weights as the method uses them: "
         "after Φ where GC is on the gradient.",
         fontsize=9.5, color="#555555", linespacing=1.5,
