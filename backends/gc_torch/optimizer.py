@@ -116,6 +116,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for group, current in zip(state["param_groups"], self.__dict__.get("param_groups", ()), strict=False):
             for option, value in current.items():
                 group.setdefault(option, value)
+        if "param_groups" in self.__dict__:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if of_p := state["state"].get(p):
+                        self._check_kind(of_p)
         self.__dict__.setdefault("_scratch", Scratch())
         super().__setstate__(state)
 
@@ -206,17 +211,25 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             _check_like(p, "the gradient", grad)
         if not state:
             return
+        self._check_kind(state)
         for name in self.states:
-            if name == "max_exp_avg_sq" and not group["amsgrad"]:
-                continue
             value = state.get(name)
-            if value is not None:
+            if name == "max_exp_avg_sq":
+                if not group["amsgrad"]:
+                    continue
+                checks.amsgrad_state(True, value)
+            if value is not None or self.kind == "adam":
                 sharded.check_like(p, f"the state's {name}", value)
                 _check_like(p, f"the state's {name}", value)
-            elif name == "max_exp_avg_sq":
-                checks.amsgrad_state(True, None)
-            elif name not in state:
-                raise TypeError(f"its state must be that of {type(self).__name__}, with {name}; it has {sorted(state)}")
+        if self.kind == "adam" and not isinstance(state["step"], Tensor):
+            raise TypeError(f"the state's step must be a torch.Tensor; got {state['step']!r}")
+
+    def _check_kind(self, state: dict[str, Any]) -> None:
+        needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else self.states
+        if any(name not in state for name in needed):
+            raise TypeError(
+                f"its state must be that of {type(self).__name__}, with {', '.join(needed)}; it has {sorted(state)}"
+            )
 
     def _batches(self, group: dict[str, Any]) -> Iterator["Batch"]:
         """The parameters that have a gradient, by what the step does with them."""
