@@ -303,13 +303,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 for p, t in zip(w, [lend(p, p.dtype) for p in w], strict=True)
             ]
             self.torch_step({**options, "weight_decay": 0.0}, batch.taken, [d, g, *s], None, found_inf)
-            factor = None
             if given(decay) and decoupled:
                 factor = -_scalar(group["lr"]) * decay
-                if found_inf is not None:  # then d is zero
-                    factor = factor * (1 - found_inf)
-            if factor is not None:
-                d = [_plus(x, factor, p, t) for x, p, t in zip(d, w, temporaries, strict=True)]
+                # Where an infinity was found d is zero, and so must the decay be.
+                kept = w if found_inf is None else [torch.where(found_inf > 0, 0, p) for p in w]
+                d = [_plus(x, factor, p, t) for x, p, t in zip(d, kept, temporaries, strict=True)]
             for p, x in zip(w, _phi(d, rows, temporaries), strict=True):
                 p.add_(x)
 
