@@ -148,17 +148,14 @@ def properties_command(
 
 
 @app.command("mutants")
-def mutants_command(
-    profile: ProfileOption = "standard",
-    seed: SeedOption = 0,
-) -> None:
+def mutants_command(seed: SeedOption = 0) -> None:
     """Prove that the suite can fail: hold each wrong port to the property meant for it alone. 1 if one survives."""
     from .mutants import MUTANTS, kill
 
     judged = []
     with report.counter("mutants") as progress:
         for number, mutant in enumerate(MUTANTS.values(), 1):
-            judged.append((mutant, kill(mutant, seed=seed, profile=profile).status == "failed"))
+            judged.append((mutant, kill(mutant, seed=seed).status == "failed"))
             progress(number, len(MUTANTS))
     raise typer.Exit(report.show_mutants(judged, _console()))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +41,10 @@ class Mutant:
 MUTANTS: dict[str, Mutant] = {}
 
 
-def kill(mutant: Mutant, *, seed: int = 0, profile: str = "standard") -> PropertyResult:
+def kill(mutant: Mutant, *, seed: int = 0) -> PropertyResult:
     """Hold the mutant to its own property, all others off. It is killed if the result's status is "failed"."""
     prop = PROPERTIES[mutant.kills]
-    examples = max(1, round(PROFILES[profile] * prop.share))
+    examples = max(1, round(PROFILES["standard"] * prop.share))
     return judge(prop, load(mutant.make()), seed=seed, examples=examples, shrink=False)
 
 
@@ -1098,6 +1098,15 @@ class DecayCentralized(Straight):
         return super()._applied(x, d, lr, axes, 0.0, decoupled, gc_on)
 
 
+@mutant("sgdm.rule")
+@mutant("adam.rule", "AdamOtherPlace")
+class OtherPlace(Options):
+    """Centralizes the update when asked for the gradient."""
+
+    def change(self, options, w, grad, state):
+        options.setdefault("gc_on", "update")
+
+
 @mutant("adam.gc_on_update")
 class CentralizesBoth(Straight):
     """Centralizes the gradient as well when asked for the update."""
@@ -1303,14 +1312,12 @@ class StateByShape(Stateful):
 
 @optimizer_mutant("optimizer.instances_apart")
 class StateOfTheClass(Stateful):
-    """Keeps its state in the class."""
-
-    shared: ClassVar[dict[tuple, dict]] = {}
+    """Keeps its state where every optimizer finds it."""
 
     def __init__(self, port, kind, params, axes, hyper):
         super().__init__(port, kind, params, axes, hyper)
         key = (kind, *((n, w.shape, w.dtype.name) for n, w in params.items()))
-        self.states = self.shared.setdefault(key, self.states)
+        self.states = port.__dict__.setdefault(key, self.states)
 
 
 @optimizer_mutant("optimizer.names_decide")

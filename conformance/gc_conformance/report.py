@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -69,28 +70,41 @@ def _count(verdict: Verdict, results: Sequence[PropertyResult]) -> Text:
     return Text(", ").join(Text(*part) for part in parts)
 
 
-def table(verdict: Verdict) -> Table:
+def _grid(headers: Sequence[str], rows: Sequence[Sequence[Text | str]], width: int, right: str = "") -> Table:
+    """A table of single lines, of which a narrow terminal cuts the last column and nothing else."""
+    lines = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    grid = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1))
+    room = width
+    for header, *cells in zip(headers, *lines, strict=True):
+        column = max(cell_len(header), *(cell.cell_len for cell in cells))
+        grid.add_column(
+            header, no_wrap=True, min_width=min(column, room), justify="right" if header == right else "left"
+        )
+        if header == headers[-1]:
+            for cell in cells:
+                cell.truncate(max(room, 10), overflow="ellipsis")
+        room -= column + 2
+    for line in lines:
+        grid.add_row(*line)
+    return grid
+
+
+def table(verdict: Verdict, width: int) -> Table:
     """Chapters and their properties."""
-    grid = Table(box=None, pad_edge=False, show_edge=False)
-    grid.add_column("property", no_wrap=True)
-    grid.add_column("")
-    grid.add_column("examples", justify="right")
-    grid.add_column("what must hold", no_wrap=True, overflow="ellipsis")
+    lines: list[tuple[Text | str, ...]] = []
     for chapter, results, folded in rows(verdict):
         counts = _count(verdict, results)
-        grid.add_row(
-            Text(chapter, "bold"), "", "", counts + Text(f": {results[0].message}", "dim") if folded else counts
+        lines.append(
+            (Text(chapter, "bold"), "", "", counts + Text(f": {results[0].message}", "dim") if folded else counts)
         )
         for result in () if folded else results:
             status = verdict.status(result)
+            what = Text(result.message, "dim") if status == "not provided" else Text(result.title)
             mark = Text(f"{MARKS[status]} {status}", STYLES[status])
-            name = Text("  " + result.id.partition(".")[2])
-            grid.add_row(name, mark, str(result.examples or ""), Text(result.title))
-            if status == "not provided":
-                grid.add_row("", "", "", Text(result.message, "dim"))
-            elif status == "passed" and result.message:
-                grid.add_row("", "", "", Text(f"({result.message})", "dim"))
-    return grid
+            lines.append((f"  {result.id.partition('.')[2]}", mark, str(result.examples or ""), what))
+            if status == "passed" and result.message:
+                lines.append(("", "", "", Text(f"({result.message})", "dim")))
+    return _grid(("property", "", "examples", "what must hold"), lines, width, right="examples")
 
 
 def show(verdict: Verdict, console: Console) -> None:
@@ -103,7 +117,7 @@ def show(verdict: Verdict, console: Console) -> None:
     for name, value in configuration(verdict).items():
         line(f"{name:<8}{value}")
     line()
-    console.print(table(verdict))
+    console.print(table(verdict, console.width))
     failed = verdict.having("failed")
     for result in failed[:IN_FULL]:
         line()
@@ -165,14 +179,12 @@ def show_vectors(port: str, results: Sequence[Checked], console: Console) -> int
 
 def show_mutants(judged: Sequence[tuple[Mutant, bool]], console: Console) -> int:
     """Print which mutants were killed, and return the exit code."""
-    grid = Table(box=None, pad_edge=False, show_edge=False)
-    for header in ("mutant", "", "the property meant for it"):
-        grid.add_column(header, no_wrap=True)
-    grid.add_column("what is wrong with it", no_wrap=True, overflow="ellipsis")
-    for mutant, dead in judged:
-        mark = Text("killed", "green") if dead else Text("SURVIVED", "bold red")
-        grid.add_row(Text(mutant.name), mark, Text(mutant.kills), Text(mutant.what))
-    console.print(grid)
+    lines = [
+        (mutant.name, Text("killed", "green") if dead else Text("SURVIVED", "bold red"), mutant.kills, mutant.what)
+        for mutant, dead in judged
+    ]
+    headers = ("mutant", "", "the property meant for it", "what is wrong with it")
+    console.print(_grid(headers, lines, console.width))
     survivors = [mutant.name for mutant, dead in judged if not dead]
     sentence = (
         f"{len(judged) - len(survivors)} of {len(judged)} mutants killed, each by the property meant for it alone."

@@ -14,7 +14,9 @@ class Violation(AssertionError):
 
     def __init__(self, message: str, show: str | None = None):
         super().__init__(message)
-        self.show = show  # an expression to print instead of the case's own call, for the lines that reproduce
+        # For the lines that reproduce: an expression to print instead of the case's own result, or, where it names
+        # STEP, the statements around the step.
+        self.show = show
 
 
 @dataclass(frozen=True)

@@ -135,12 +135,20 @@ def axes(draw, ndim: int, choices: Iterable[tuple[int, ...]] | None = None) -> A
     return tuple(a - ndim if draw(st.booleans()) else a for a in chosen)
 
 
-def _imports(port: Port, *expressions: str) -> str:
+def imports(port: Port, *expressions: str) -> str:
+    """The first line of a reproduction: what these expressions and the port need."""
     needed = "numpy as np, ml_dtypes" if any("bfloat16" in e for e in expressions) else "numpy as np"
     return f"import {needed}; {port.imports}"
 
 
-def _comment(note: str) -> str:
+def loop(over: str, step: str, show: str) -> str:
+    """The last line of a reproduction with steps."""
+    around = show if "STEP" in show else f"STEP; print({show})"
+    return f"for {over}: {around.replace('STEP', step)}"
+
+
+def comment(note: str) -> str:
+    """The note behind a line of code, where there is one."""
     return f"  # {' '.join(note.split())}" if note else ""
 
 
@@ -163,9 +171,9 @@ class Gradient:
         shown = (show or "centralize(grad, axis)").replace("centralize(", f"{port.spell('centralize')}(")
         return "\n".join(
             [
-                _imports(port, *(a.expression for a in arrays)),
+                imports(port, *(a.expression for a in arrays)),
                 f"{names} = {values}; axis = {self.axis}",
-                f"print({shown}){_comment(note)}",
+                f"print({shown}){comment(note)}",
             ]
         )
 
@@ -237,9 +245,9 @@ class Steps:
         step = f"w, state = {port.spell(f'{self.rule}_update')}(w, g, state{self._options()})"
         return "\n".join(
             [
-                _imports(port, self.w.expression, *(g.expression for g in self.grads)),
+                imports(port, self.w.expression, *(g.expression for g in self.grads)),
                 f"w = {w}; grads = [{grads}]; state = {port.spell(f'{self.rule}_init')}(w{init})",
-                f"for g in grads: {step}; print({show or 'w, state'}){_comment(note)}",
+                loop("g in grads", step, show or "w, state") + comment(note),
             ]
         )
 
@@ -365,11 +373,13 @@ class Training:
     def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
         grads = ", ".join(self._spelled(g, port) for g in self.grads)
         make = f"{port.spell('optimizer')}({self.kind!r}, params, {self.axes}{self._hyper()})"
+        show = show or "optimizer.params()"
+        optimizers = f"optimizer = {make}" if "other." not in show else f"optimizer = {make}; other = {make}"
         return "\n".join(
             [
-                _imports(port, *(a.expression for a in self.params.values())),
-                f"params = {self._spelled(self.params, port)}; optimizer = {make}",
-                f"for grads in [{grads}]: optimizer.step(grads); print({show or 'optimizer.params()'}){_comment(note)}",
+                imports(port, *(a.expression for a in self.params.values())),
+                f"params = {self._spelled(self.params, port)}; {optimizers}",
+                loop(f"grads in [{grads}]", "optimizer.step(grads)", show) + comment(note),
             ]
         )
 

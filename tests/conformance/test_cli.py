@@ -269,7 +269,7 @@ def test_a_mutant_that_survives_is_named_and_fails_the_command(monkeypatch, caps
     survivor = mutants.Mutant("NotWrongAtAll", wrong.kills, "Nothing.", Straight)
     for some, code in (({"WholeTensorMean": wrong}, 0), ({"WholeTensorMean": wrong, "NotWrongAtAll": survivor}, 1)):
         monkeypatch.setattr(mutants, "MUTANTS", some)
-        monkeypatch.setattr(sys, "argv", ["gc-conformance", "mutants", "--profile", "quick"])
+        monkeypatch.setattr(sys, "argv", ["gc-conformance", "mutants"])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         assert stopped.value.code == code

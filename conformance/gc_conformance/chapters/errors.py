@@ -19,7 +19,7 @@ from ..judge import require, same
 from ..port import FUNCTIONS, NotProvided, Port
 from ..registry import property
 from ..result import Violation
-from ..strategies import GIVEN, Gradient, Training, gradients, trainings
+from ..strategies import GIVEN, Gradient, Training, comment, gradients, imports, trainings
 from . import numerics
 from . import operator as _operator
 from .optimizer import fresh, make, read, step
@@ -54,12 +54,20 @@ class Call:
             code = re.sub(rf"\b({'|'.join(FUNCTIONS)})\(", lambda match: f"{port.spell(match[1])}(", code)
             return re.sub(r"\bA\(", "port.from_numpy(" if port.spell_array("") else "(", code)
 
-        return f"import numpy as np; {port.imports}\n{spelled(self.setup)}\n{spelled(self.call)}  # {note}"
+        setup, call = self.code(port)
+        return f"{imports(port, setup, call)}\n{spelled(setup)}\n{spelled(call)}{comment(note)}"
+
+    def code(self, port: Port) -> tuple[str, str]:
+        """Setup and call in a dtype that the port claims."""
+        dtype = repr(_dtype(port))
+        return self.setup.replace("'float32'", dtype), self.call.replace("'float32'", dtype)
+
+
+def _dtype(port: Port) -> str:
+    return "float32" if "float32" in port.dtypes else port.real_dtypes[0]
 
 
 def check(port: Port, case: Call) -> None:
-    dtype = "float32" if "float32" in port.dtypes else port.real_dtypes[0]
-
     def array(values: np.ndarray) -> Any:
         try:
             return port.array(values)
@@ -67,15 +75,15 @@ def check(port: Port, case: Call) -> None:
             return values
 
     names: dict[str, Any] = {"np": np, "A": array, **{name: port.function(name) for name in port.provided}}
-    code = [part.replace("'float32'", repr(dtype)) for part in (case.setup, case.call)]
-    exec(code[0], names)
+    setup, call = case.code(port)
+    exec(setup, names)
     before = {
         name: port.numpy(names[name])
         for name in ("w", "g")
-        if isinstance(names.get(name), type(array(np.ones(1, dtype))))
+        if isinstance(names.get(name), type(array(np.ones(1, _dtype(port)))))
     }
     try:
-        result = eval(code[1], names)
+        result = eval(call, names)
     except NotImplementedError as refusal:
         raise NotProvided(str(refusal) or case.call) from refusal
     except case.error as error:
@@ -385,7 +393,7 @@ class BadStep:
     def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
         head, make, _ = self.training.reproduce(port).split("\n")
         good = self.training._spelled(self.training.grads[0], port)
-        return f"{head}\n{make}\noptimizer.step({{**{good}, 'fc.weight': {self.spelled()}}})  # {note}"
+        return f"{head}\n{make}\noptimizer.step({{**{good}, 'fc.weight': {self.spelled()}}}){comment(note)}"
 
     def spelled(self) -> str:
         return BAD[self.bad].format(shape=self.training.params["fc.weight"].shape)
@@ -403,6 +411,10 @@ def _refuse(port: Port, optimizer: Any, case: BadStep) -> Exception | None:
         bad = value
     try:
         optimizer.step({**fresh(port, case.training.grads[0]), "fc.weight": bad})
+    except NotImplementedError as error:
+        # Refused for its options, which a good step shows, or for the gradient.
+        step(port, make(port, case.training), fresh(port, case.training.grads[0]))
+        return error
     except Exception as error:
         return error
     return None

@@ -54,7 +54,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -63,7 +62,7 @@ from ..bounds import Approx
 from ..judge import agree, require, same
 from ..port import Port
 from ..registry import property
-from ..strategies import SEEDS, Array, normal, written
+from ..strategies import SEEDS, Array, comment, imports, normal
 
 
 @dataclass(frozen=True)
@@ -510,11 +509,10 @@ class Layer:
         return f"centralize_layer({self.kind!r}, grad{self._words()}), grad = {self.grad.expression}"
 
     def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
-        comment = f"  # {note}" if note else ""
         return (
-            f"import numpy as np; {port.imports}\n"
+            f"{imports(port, self.grad.expression)}\n"
             f"grad = {port.spell_array(self.grad.expression)}\n"
-            f"print(port.centralize_layer({self.kind!r}, grad{self._words()})){comment}"
+            f"print(port.centralize_layer({self.kind!r}, grad{self._words()})){comment(note)}"
         )
 
 
@@ -534,14 +532,8 @@ def cases(row: Row):
         shape = draw(st.sampled_from(row.shapes))
         options = draw(st.sampled_from(row.options)) if row.options else {"groups": shape[0]}
         dtype = draw(st.sampled_from([d for d in ("float32", "float64") if d in port.dtypes] or list(port.real_dtypes)))
-        grad = draw(
-            st.sampled_from(
-                (
-                    written(np.arange(1.0, 1 + math.prod(shape)).reshape(shape) ** 2, dtype),
-                    normal(shape, dtype, draw(SEEDS), "3 + x"),
-                )
-            )
-        )
+        squares = Array(f"(np.arange(1, {math.prod(shape) + 1}) ** 2).reshape({shape}).astype({dtype!r})")
+        grad = draw(st.sampled_from((squares, normal(shape, dtype, draw(SEEDS), "3 + x"))))
         return Layer(row.kind, grad, {"stored": row.stored, **options}, row.over)
 
     return draw_case
@@ -575,7 +567,7 @@ class Shape:
 
     def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
         given = f"shape, layout = {self.shape}, {self.layout!r}"
-        return f"{port.imports}\n{given}\nprint(port.fan_in_axes(shape, layout))  # {note}"
+        return f"{port.imports}\n{given}\nprint(port.fan_in_axes(shape, layout)){comment(note)}"
 
 
 def _shapes(layout: str, *, weights: bool):

@@ -194,6 +194,9 @@ def inputs_unchanged(port: Port, case: Steps) -> None:
     inputs_stay(port, case, "sgdm", update, ("momentum_buffer",))
 
 
+KEPT = "given = (w, g, state); STEP; print('given:', given)"
+
+
 def inputs_stay(port: Port, case: Steps, rule: str, update: Any, fields: tuple[str, ...]) -> None:
     """Run the steps, keep everything that was handed in or out, and compare it with what it was then."""
     w = port.array(case.w.fresh())
@@ -212,7 +215,7 @@ def inputs_stay(port: Port, case: Steps, rule: str, update: Any, fields: tuple[s
             keep(f"{name} before step {number}", getattr(state, name, None))
         w, state = update(port, case, w, g, state)
     for what, array, before in kept:
-        same(port.numpy(array), before, f"{what}, after {len(case.grads)} steps", "w, g, state")
+        same(port.numpy(array), before, f"{what}, after {len(case.grads)} steps", KEPT)
 
 
 @property("sgdm.no_aliasing", needs=NEEDS, cases=steps("sgdm", count=(1, 2), vary=("momentum", "gc_on")))
@@ -240,7 +243,7 @@ def no_sharing(port: Port, case: Steps, rule: str, update: Any, fields: tuple[st
                 port.numpy(results[name]),
                 was,
                 f"{name} of step {number}, after its inputs were overwritten",
-                "w, state",
+                "old = w; STEP; g[...] = old[...] = 77; print(w, state)",
             )
 
 
