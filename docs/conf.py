@@ -39,8 +39,9 @@ html_math_renderer = "mathml"
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_custom_sections = ["Formula", "Source"]
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 # ---- Looks
@@ -49,6 +50,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("projection.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {

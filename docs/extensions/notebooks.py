@@ -4,8 +4,10 @@ The source is Markdown that a forge shows and the tests run; Jupytext makes the 
 built page.
 """
 
+import logging
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jupytext
 import nbformat
@@ -17,14 +19,18 @@ CHAPTER = re.compile(r"learn/\d")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
-def executed(file, folder):
+def executed(file):
     """The notebook of a chapter, with outputs; an error in a cell is an error."""
     notebook = jupytext.read(file)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{file.stem}-{number}"  # the same from build to build
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no port is opened
-    NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    with TemporaryDirectory() as folder:
+        # Sockets in a folder of its own: no port is opened.
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
+        place = {"metadata": {"path": folder}}
+        client = NotebookClient(notebook, km=kernel, timeout=300, shutdown_kernel="immediate", resources=place)
+        client.execute(cleanup_kc=True)
     return notebook
 
 
@@ -45,7 +51,7 @@ def run(app, doctree):
     docname = app.env.docname
     if not CHAPTER.match(docname):
         return
-    notebook = executed(Path(app.env.doc2path(docname)), app.outdir)
+    notebook = executed(Path(app.env.doc2path(docname)))
     blocks = [block for block in doctree.findall(nodes.literal_block) if block.get("language") == "python"]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [block.astext().strip() for block in blocks] == [cell.source.strip() for cell in cells], docname
@@ -75,5 +81,6 @@ def show(output):
 
 
 def setup(app):
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # not a line for every kernel
     app.connect("doctree-read", run)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

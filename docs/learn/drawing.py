@@ -1,5 +1,6 @@
 """What the chapters draw with: figures that take the colours of the page they stand in."""
 
+import hashlib
 import html
 import io
 import re
@@ -54,14 +55,9 @@ def show(figure: matplotlib.figure.Figure, says: str) -> Drawing:
     svg = svg.replace("<svg ", f"<svg {style} ", 1).replace("stroke: #000000", "stroke: currentColor")
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font-stack, sans-serif)", svg)
     # Names inside one picture are not to meet those of the next on the page.
-    own = f"g{abs(hash_of(svg)) % 10**8}"
+    own = "d" + hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{own}-", svg)
     return Drawing(svg, says)
-
-
-def hash_of(text: str) -> int:
-    """The same on every run, unlike `hash`."""
-    return int.from_bytes(__import__("hashlib").sha256(text.encode()).digest()[:8], "big")
 
 
 def output_units(shape, axes) -> np.ndarray:
