@@ -59,6 +59,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _groups(self, params: Params, plan: ModelPlan | None, gc_on: str | None) -> Any:
         """Fix the plan, and give the groups to hand to PyTorch's constructor."""
         self._scratch = Scratch()
+        self._places: list[list[str]] = []  # of each group, the names of its parameters in the plan
         if plan is not None and not isinstance(plan, ModelPlan):
             raise TypeError(f"plan must be what gc_torch.plan(model) gives, or None; got {type(plan).__qualname__}")
         if isinstance(params, nn.Module):
@@ -77,7 +78,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """What is left to do when PyTorch's constructor is done."""
         self.defaults["gc_on"] = gc_on
         params = [p for group in self.param_groups for p in group["params"]]
-        if plan is not None and plan.rows and all(plan.row_of(p) is None for p in params):
+        if plan is not None and plan.rows and params and all(plan.row_of(p) is None for p in params):
             raise ValueError(
                 f"plan must be made of the model whose parameters these are; it has {len(plan)}, and none of them is "
                 "here (fully_shard and copying replace parameters: make the plan after that)"
@@ -93,6 +94,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         except ValueError:
             self.param_groups.pop()
             raise
+        self._places.append([cast(Row, self.plan.row_of(p)).name for p in self.param_groups[-1]["params"]])
 
     def _learn(self, group: dict[str, Any]) -> None:
         """Give every parameter of a group a row in the plan."""
@@ -109,7 +111,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             self.plan = self.plan.with_parameters(unknown)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "plan": self.plan}
+        return {**super().__getstate__(), "plan": self.plan, "_places": self._places}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Loading a state_dict replaces whole groups: options that it lacks stay what they are.
@@ -183,7 +185,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for p in group["params"]:
             if p.grad is not None:
                 if (row := self.plan.row_of(p)) is None:  # put into the group by hand
-                    self._refuse_flat(group)
+                    self._follow(group)
                     self._learn(group)
                     row = cast(Row, self.plan.row_of(p))
                 try:
@@ -191,14 +193,19 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"{row.name}: {error}") from None
 
-    def _refuse_flat(self, group: dict[str, Any]) -> None:
-        """Engines that partition optimizers (ZeRO) put flat pieces, or copies, in place of every parameter."""
-        if group["gc_on"] is None or any(self.plan.row_of(p) for group in self.param_groups for p in group["params"]):
+    def _follow(self, group: dict[str, Any]) -> None:
+        """Where every parameter was replaced, those of the same shapes in the same places are the same parameters."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        if group["gc_on"] is None or any(self.plan.row_of(p) for p in params):
             return
-        shapes = ", ".join(str(tuple(p.shape)) for p in group["params"][:3])
+        names = [name for place in self._places for name in place]
+        if [self.plan[name].shape for name in names] == [tuple(p.shape) for p in params]:  # Accelerate, with FSDP2
+            self.plan = self.plan.of_parameters(dict(zip(names, params, strict=True)))
+            return
+        shapes = ", ".join(str(tuple(p.shape)) for p in params[:3])
         raise ValueError(
-            "the plan knows none of the parameters that are in the optimizer now: something has replaced them all "
-            f"(here by shapes {shapes}), as ZeRO engines do, which flatten them. Of flat ones the weight vectors are "
+            "the plan knows none of the parameters that are in the optimizer now: something has replaced them all, by "
+            f"others of shapes {shapes} …, as ZeRO engines do, which flatten them. Of flat ones the weight vectors are "
             "lost. Use fully_shard (FSDP2) or ZeroRedundancyOptimizer, which keep shapes, or gc_torch.attach"
         )
 

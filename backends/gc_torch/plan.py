@@ -42,6 +42,10 @@ class ModelPlan(Plan):
     def override(self, overrides: Overrides | None) -> "ModelPlan":
         return ModelPlan(super().override(overrides).rows, self._parameters)
 
+    def of_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
+        """This plan, of other parameters by these names."""
+        return ModelPlan(self.rows, {**self._parameters, **parameters})
+
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
         """This plan with more parameters, about which nothing but the shape is known: the rule "out_first"."""
         rows = []
@@ -63,11 +67,18 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
     Args:
         model: any module; it is not changed.
         overrides: name pattern (`*`, `?`, `[…]` as in file names) -> fan-in axes of the stored shape, a
-            `gc_core.View`, or None to leave the gradient alone. The last pattern that matches a name wins.
+            `View`, or None to leave the gradient alone. The last pattern that matches a name wins.
+        verify: a batch on which to prove the plan: a tensor, a tuple of the model's arguments, a mapping of its keyword
+            arguments, or a function that runs the model it is given. For each centralized parameter, some weights are
+            tried in the operations that it goes into: the weights with which they share an output must be exactly their
+            weight vector. `Row.proof` says what was seen, also of parameters of unknown modules: candidates, with the
+            override to write. What the batch does not reach is never called proven. The model runs once, in eval mode;
+            it, its buffers and all random number generators are left as they were. One short sample is enough.
 
     Raises:
-        TypeError: model is not a module, or an override of the wrong kind.
-        ValueError: a lazy layer has no shapes yet, a pattern matches no parameter, or axes do not fit.
+        TypeError: model is not a module, or an override or the batch of the wrong kind.
+        ValueError: a lazy layer has no shapes yet, a pattern matches no parameter, axes do not fit, or what the model
+            does is not what the plan says: with every row that is wrong, what was seen, and the override that is right.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ConvTranspose2d(8, 6, 2, groups=2, bias=False))
     >>> for row in plan(model).rows:
@@ -75,6 +86,15 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
     0.weight; (8, 3, 5, 5); (8, 3, 5, 5); (1, 2, 3); Conv2d, stored out first
     0.bias; (8,); (8,); None; bias
     1.weight; (8, 3, 2, 2); (2, 4, 3, 2, 2); (1, 3, 4); ConvTranspose2d, stored in first, 2 groups
+    >>> import torch
+    >>> layer, batch = nn.Linear(8, 3), torch.ones(1, 8)
+    >>> plan(layer, verify=batch)["weight"].proof
+    'proven'
+    >>> plan(layer, overrides={"weight": 0}, verify=batch)
+    Traceback (most recent call last):
+        ...
+    ValueError: the plan is not what the model does with this batch:
+    - weight: the plan says axis 0 (3), but an output sums over axis 1 (8): overrides={'weight': 1}
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), section 3.1, for what a weight vector is.
     """
@@ -257,6 +277,12 @@ def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = ""
         if isinstance(transposed, bool):
             rule = layouts.out_last if transposed else layouts.out_first
             return weight(layouts.stacked(rule, shape), "(expert, in, out)" if transposed else "(expert, out, in)")
+    if _is_transformers(module) and local == "weight":
+        name = type(module).__name__
+        if name.endswith("Router") and len(shape) == 2:
+            return weight(layouts.out_first(shape), "out first")
+        if name.endswith("ParallelExperts") and len(shape) == 3:
+            return weight(layouts.stacked(layouts.out_first, shape), "(expert, out, in)")
     return layouts.left_alone(shape, _why_unknown(module, local, parameter))
 
 
