@@ -123,6 +123,13 @@ def test_capturable(kind):
         assert_equal(kind, options, options)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_paths_that_are_half_asked_for(kind):
+    for asked in ({"fused": False}, {"fused": True, "foreach": False}, {"fused": False, "foreach": True}):
+        options = {"lr": 0.1, **asked}
+        assert_equal(kind, options, options)
+
+
 def test_adam_with_decoupled_decay():
     for path in PATHS.values():
         options = {"decoupled_weight_decay": True, "weight_decay": 0.1, **path}

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gc_torch as gct
 
 from . import restatement
-from .cases import KINDS, MEMORY, PATHS, VIEWS, Tensors, as_it_is, channels_last, grads, moved
+from .cases import KINDS, MEMORY, PATHS, VIEWS, Tensors, as_it_is, channels_last, grads, moved, numbers
 
 SGD = [
     dict(zip(("momentum", "dampening", "nesterov", "weight_decay"), values, strict=True))
@@ -113,6 +114,60 @@ def test_groups_with_options_of_their_own(kind):
             run.step({n: model.get_parameter(n).grad.numpy() for n in part})
             for n in part:
                 np.testing.assert_allclose(run.seen(n, model.get_parameter(n)), run.params[n], 0, 1e-12)
+
+
+@pytest.mark.parametrize("gc_on", ["gradient", "update"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_may_be_tensors(kind, gc_on):
+    """Of float64 here, so that they are the same numbers."""
+
+    def number(value):
+        return torch.tensor(value, dtype=torch.float64)
+
+    if kind == "SGD":
+        options = {"lr": 0.1, "weight_decay": 0.3, "momentum": 0.9}
+        tensors = {"lr": number(0.1), "weight_decay": number(0.3)}
+        paths = ("unset", "foreach", "for-loop")
+    else:
+        options = {"lr": 0.1, "weight_decay": 0.3, "betas": (0.9, 0.99)}
+        tensors = {"lr": number(0.1), "betas": (number(0.9), number(0.99))}
+        paths = ("unset", "fused", "for-loop")
+    for path, (key, tensor) in itertools.product(paths, tensors.items()):
+        model = Tensors()
+        start = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+        expected = restatement.Run(kind, start, model.views, gc_on=gc_on, **options)
+        given = {**options, key: tensor, "gc_on": gc_on, **PATHS[path]}
+        optimizer = getattr(gct, kind)(model, plan=model.plan, **given)
+        for step in range(3):
+            model.set_grads(step)
+            expected.step(grads(model))
+            optimizer.step()
+        assert_follows(optimizer, model, expected, 1e-12, f"{path} {key}")
+
+
+@pytest.mark.parametrize("gc_on", ["gradient", "update"])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_more_numbers_than_are_centralized_at_a_time(kind, path, gc_on):
+    """Large tensors and small ones between them, of both dtypes: each keeps to its own temporary."""
+    shapes = [(5,), (550, 1000), (3, 4), (40, 5000), (2, 2, 2), (1, 100_000), (7, 3)]
+    dtypes = [torch.float64, torch.float32, torch.float32, torch.float64, torch.float64, torch.float32, torch.float64]
+    pairs = list(zip(shapes, dtypes, strict=True))
+    params = [nn.Parameter(numbers(shape, i).to(dtype)) for i, (shape, dtype) in enumerate(pairs)]
+    start = {str(i): p.detach().double().numpy().copy() for i, p in enumerate(params)}
+    views = {str(i): (s, tuple(range(1, len(s))) if len(s) > 1 else None) for i, s in enumerate(shapes)}
+    options = {"lr": 0.1, "weight_decay": 0.1, "gc_on": gc_on, **({} if kind == "SGD" else {"eps": 0.1})}
+    expected = restatement.Run(kind, start, views, **options)
+    optimizer = getattr(gct, kind)(params, **options, **PATHS[path])
+    for step in range(2):
+        for i, p in enumerate(params):
+            p.grad = numbers(p.shape, 100 * (step + 1) + i).to(p.dtype)
+        expected.step({str(i): p.grad.double().numpy() for i, p in enumerate(params)})
+        optimizer.step()
+    for i, p in enumerate(params):
+        # float32: as below
+        atol = 1e-12 if p.dtype == torch.float64 else 3.6e-4
+        np.testing.assert_allclose(p.detach().double().numpy(), expected.params[str(i)], 0, atol)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import gc_torch as gct
 
@@ -342,6 +343,85 @@ def test_a_scale_that_is_not_heeded_is_noticed():
             for cls in (gct.SGD, Deaf)
         ]
         assert [bits(p) for p in runs[0].parameters()] != [bits(p) for p in runs[1].parameters()]
+
+
+@pytest.mark.parametrize("gc_on", ["gradient", "update", None])
+@pytest.mark.parametrize("path", PATHS)
+def test_momentum_that_is_switched_on_and_off(path, gc_on):
+    """Without momentum PyTorch keeps no buffer, and leaves an old one as it was."""
+    moments = [0.0, 0.9, 0.0, 0.5]
+    model, optimizer = make("SGD", gc_on=gc_on, **PATHS[path])
+    reference = restated("SGD", model, gc_on=gc_on)
+    for step, momentum in enumerate(moments):
+        optimizer.param_groups[0]["momentum"] = reference.options["momentum"] = momentum
+        kept = dict(reference.state)
+        model.set_grads(step)
+        reference.step(grads(model))
+        if not momentum:
+            reference.state = kept
+        optimizer.step()
+        assert_at(model, reference)
+        for name, p in model.named_parameters():
+            buffer = optimizer.state[p].get("momentum_buffer")
+            assert (buffer is None) == (kept[name] is None and not momentum)
+            if buffer is not None:
+                assert abs(reference.seen(name, buffer) - reference.state[name]).max(initial=0) < 1e-12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_optimizer_for_each_parameter_in_the_backward_pass(kind):
+    model = Tensors()
+    plan = model.plan
+    reference = restated(kind, model)
+    optimizers = {p: getattr(gct, kind)([p], lr=0.1, plan=plan, **STATE[kind]) for p in model.parameters() if p.numel()}
+
+    def step(p):
+        optimizers[p].step()
+        optimizers[p].zero_grad()
+
+    for p in optimizers:
+        p.register_post_accumulate_grad_hook(step)
+    for _ in range(3):
+        # One gradient after another: each is that of the loss at the weights before the pass.
+        reference.step({n: 3 * p.detach().numpy() ** 2 for n, p in model.named_parameters() if p.numel()})
+        sum((p**3).sum() for p in optimizers).backward()
+    assert_at(model, reference)
+    assert all(p.grad is None for p in optimizers)
+
+
+def test_hooks_of_every_optimizer_fire_once():
+    model, optimizer = make("SGD")
+    model.set_grads(0)
+    seen = []
+    handles = [
+        register_optimizer_step_pre_hook(lambda *_: seen.append("pre")),
+        register_optimizer_step_post_hook(lambda *_: seen.append("post")),
+    ]
+    optimizer.step()
+    for handle in handles:
+        handle.remove()
+    assert seen == ["pre", "post"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fused_step_with_a_scaler_in_half_precision(kind, dtype):
+    """The scale is a power of two: the step is that without one, and an infinity makes none."""
+    results = []
+    for scale, infs in ((1.0, ()), (2.0**4, ()), (2.0**4, (1,))):
+        model, *_ = scaled_run(
+            lambda m, **o: getattr(gct, kind)(m, plan=m.plan, **o),
+            {"lr": 0.1, "fused": True, **STATE[kind]},
+            dtype=dtype, scale=scale, infs=infs, steps=2,
+        )  # fmt: skip
+        results.append([bits(p) for p in model.parameters()])
+    once, *_ = scaled_run(
+        lambda m, **o: getattr(gct, kind)(m, plan=m.plan, **o),
+        {"lr": 0.1, "fused": True, **STATE[kind]},
+        dtype=dtype, scale=1.0, steps=1,
+    )  # fmt: skip
+    assert results[0] == results[1]
+    assert results[2] == [bits(p) for p in once.parameters()] != results[0]
 
 
 # ---- Autograd and the compiler
