@@ -1316,8 +1316,8 @@ class StateOfTheClass(Stateful):
 
     def __init__(self, port, kind, params, axes, hyper):
         super().__init__(port, kind, params, axes, hyper)
-        key = (kind, *((n, w.shape, w.dtype.name) for n, w in params.items()))
-        self.states = port.__dict__.setdefault(key, self.states)
+        key = repr((kind, *((n, w.shape, w.dtype.name) for n, w in params.items())))
+        self.states = vars(port).setdefault(key, self.states)
 
 
 @optimizer_mutant("optimizer.names_decide")

@@ -108,12 +108,19 @@ EASY = ("normal", "large mean", "uneven")  # squares of these neither overflow n
 
 @st.composite
 def arrays(draw, dtype: str, shape: Sequence[int], kinds: Sequence[str] = EASY) -> Array:
-    """Written out when small (shrinks to simple numbers) or by a formula and a seed."""
-    if math.prod(shape) <= 12 and "normal" in kinds and draw(st.sampled_from((True, False))):
-        count = math.prod(shape)
+    """Small whole numbers, numbers drawn one by one, or a formula and a seed.
+
+    Whatever the shape, the simplest choice takes no further draw: so a large case can shrink to one of a small shape.
+    """
+    count = math.prod(shape)
+    simple = ("counting", *(("listed",) if count <= 12 else ())) if "normal" in kinds else ()
+    kind = draw(st.sampled_from((*simple, *kinds)))
+    if kind == "counting":
+        return counting(shape, dtype) if count > 12 else written(counting(shape, dtype).value, dtype)
+    if kind == "listed":
         numbers = draw(st.lists(st.sampled_from(NUMBERS), min_size=count, max_size=count))
         return written(np.reshape(numbers, shape), dtype)
-    return normal(shape, dtype, draw(SEEDS), formulas(dtype)[draw(st.sampled_from(kinds))])
+    return normal(shape, dtype, draw(SEEDS), formulas(dtype)[kind])
 
 
 def subsets(ndim: int, least: int = 1) -> list[tuple[int, ...]]:
@@ -309,7 +316,9 @@ def _steps(draw, rule, dtypes, shapes, kinds, count, fixed, varied, layouts, axi
     w = draw(arrays(dtype, shape)).laid_out(draw(st.sampled_from(layouts)))
     grads = tuple(draw(arrays(dtype, shape, kinds)).laid_out(draw(st.sampled_from(layouts))) for _ in range(number))
     hyper = {"lr": draw(st.sampled_from(RATES)), **fixed}
-    hyper |= {name: draw(st.sampled_from(values)) for name, values in varied.items() if name not in fixed}
+    # One draw for all options: of several, Hypothesis leaves most at their first value.
+    names = [name for name in varied if name not in fixed]
+    hyper |= zip(names, draw(st.sampled_from(list(itertools.product(*(varied[name] for name in names))))), strict=True)
     return Steps(rule, w, grads, chosen, legal(rule, hyper))
 
 
