@@ -1,0 +1,137 @@
+// Opens pages of the built site in Chromium, over the DevTools protocol, and says what is wrong with each.
+// node browse.mjs CHROMIUM FOLDER < {"pages": […]} > {"page": {problems: […], links: […], ids: […]}, …}
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const [chromium, folder] = process.argv.slice(2);
+const { pages } = JSON.parse(readFileSync(0, "utf8"));
+const profile = mkdtempSync(join(tmpdir(), "browse-"));
+const browser = spawn(chromium, [
+  "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+  "--disable-background-networking", "--remote-debugging-port=0", `--user-data-dir=${profile}`, "about:blank",
+]);
+
+const endpoint = await new Promise((found, failed) => {
+  let text = "";
+  browser.stderr.on("data", (data) => {
+    text += data;
+    const match = text.match(/ws:\/\/\S+/);
+    if (match) found(match[0]);
+  });
+  browser.on("exit", () => failed(new Error("Chromium ended: " + text)));
+});
+
+const socket = new WebSocket(endpoint);
+await new Promise((opened) => socket.addEventListener("open", opened));
+const waiting = new Map();
+let listeners = [];
+let last = 0;
+socket.addEventListener("message", ({ data }) => {
+  const message = JSON.parse(data);
+  if (waiting.has(message.id)) {
+    const [done, failed] = waiting.get(message.id);
+    waiting.delete(message.id);
+    if (message.error) failed(new Error(message.error.message));
+    else done(message.result);
+  } else listeners.forEach((listen) => listen(message));
+});
+function call(method, params = {}, sessionId) {
+  const id = ++last;
+  socket.send(JSON.stringify({ id, method, params, sessionId }));
+  return new Promise((done, failed) => waiting.set(id, [done, failed]));
+}
+
+const { targetId } = await call("Target.createTarget", { url: "about:blank" });
+const { sessionId } = await call("Target.attachToTarget", { targetId, flatten: true });
+const tell = (method, params) => call(method, params, sessionId);
+const ask = async (expression) => {
+  const { result, exceptionDetails } = await tell("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
+  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+  return result.value;
+};
+for (const domain of ["Page", "Runtime", "Network", "Log"]) await tell(`${domain}.enable`);
+
+const screens = { desktop: [1280, 800, false], phone: [360, 740, true] };
+async function show(url, screen, scheme) {
+  const [width, height, mobile] = screens[screen];
+  await tell("Emulation.setDeviceMetricsOverride", { width, height, mobile, deviceScaleFactor: 1 });
+  await tell("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+  const loaded = new Promise((done) => {
+    const listen = ({ method }) => {
+      if (method !== "Page.loadEventFired") return;
+      listeners = listeners.filter((other) => other !== listen);
+      done();
+    };
+    listeners.push(listen);
+  });
+  await tell("Page.navigate", { url });
+  await loaded;
+}
+
+const found = {};
+for (const page of pages) {
+  const problems = [];
+  const watch = ({ method, params }) => {
+    if (method === "Runtime.exceptionThrown") problems.push(params.exceptionDetails.exception?.description ?? "exception");
+    if (method === "Runtime.consoleAPICalled" && ["error", "warning"].includes(params.type)) {
+      problems.push(`console.${params.type}: ${params.args.map((arg) => arg.value).join(" ")}`);
+    }
+    if (method === "Log.entryAdded" && params.entry.level === "error") problems.push(params.entry.text);
+    if (method === "Network.requestWillBeSent" && /^(https?|wss?):/.test(params.request.url)) {
+      problems.push(`asks the network for ${params.request.url}`);
+    }
+  };
+  listeners.push(watch);
+  const url = pathToFileURL(resolve(folder, page)).href;
+  await show(url, "desktop", "light");
+  const { links, ids } = await ask(`({
+    links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
+    ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
+  })`);
+  await show(url, "phone", "dark");
+  const wide = await ask("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+  if (wide > 0) problems.push(`is ${wide} pixels wider than a phone`);
+  const unseen = await ask(`[...document.querySelectorAll("article p, article li, article td, article h1")].filter((node) => {
+    const rgb = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+    const [ink, paper] = [getComputedStyle(node).color, getComputedStyle(document.body).backgroundColor].map(rgb);
+    return Math.max(...ink.map((x, i) => Math.abs(x - paper[i]))) < 90;
+  }).length`);
+  if (unseen) problems.push(`has ${unseen} texts that a dark page hides`);
+  if (await ask("!!document.querySelector('.projection .handle')")) problems.push(...(await interactive()));
+  listeners = listeners.filter((other) => other !== watch);
+  found[page] = { problems, links, ids };
+}
+
+/** The picture of chapter 2, with the keyboard and with a pointer. */
+async function interactive() {
+  const shown = () => ask("[...document.querySelectorAll('.projection output')].map((node) => node.textContent).join(' | ')");
+  const problems = [];
+  const before = await shown();
+  if (!before.includes("(3.00, 1.00)")) problems.push(`the picture starts with ${before}`);
+  await ask("document.querySelector('.projection .handle').focus()");
+  const key = { key: "ArrowRight", code: "ArrowRight", windowsVirtualKeyCode: 39 };
+  await tell("Input.dispatchKeyEvent", { type: "keyDown", ...key });
+  await tell("Input.dispatchKeyEvent", { type: "keyUp", ...key });
+  const keyed = await shown();
+  if (keyed !== "(3.10, 1.00) | 2.05 | (1.05, −1.05)") problems.push(`the arrow key gives ${keyed}`);
+  await ask("document.querySelector('.projection').scrollIntoView({ block: 'center', behavior: 'instant' })");
+  const box = await ask("(({ x, y, width }) => ({ x, y, width }))(document.querySelector('.projection svg').getBoundingClientRect())");
+  const at = (x, y) => ({ x: box.x + (box.width * x) / 320, y: box.y + (box.width * y) / 320, button: "left", clickCount: 1 });
+  await tell("Input.dispatchMouseEvent", { type: "mousePressed", ...at(200, 120) });
+  await tell("Input.dispatchMouseEvent", { type: "mouseMoved", ...at(160, 80), buttons: 1 });
+  await tell("Input.dispatchMouseEvent", { type: "mouseReleased", ...at(160, 80) });
+  const dragged = await shown();
+  if (dragged !== "(0.00, 2.00) | 1.00 | (−1.00, 1.00)") problems.push(`dragging gives ${dragged}`);
+  return problems;
+}
+
+process.stdout.write(JSON.stringify(found), () => {
+  browser.kill();
+  browser.on("exit", () => {
+    rmSync(profile, { recursive: true, force: true, maxRetries: 3 });
+    process.exit(0);
+  });
+});

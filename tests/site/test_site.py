@@ -1,0 +1,137 @@
+"""The built site: every page opens in a browser, every link inside leads somewhere, nothing comes from the network."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlparse
+
+import pytest
+from filelock import FileLock
+
+from .tools import chromium, node
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, worker_id):
+    """The site, built as `make docs` does; once, whichever of the test's processes comes first."""
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    folder = shared / "site"
+    with FileLock(shared / "site.lock"):
+        if not (folder / "objects.inv").exists():
+            words = "-W --keep-going -n -E -q -j 2 -b html".split()
+            command = [sys.executable, "-m", "sphinx", *words, "-d", shared / "doctrees", "docs", folder]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    return folder
+
+
+def pages(site):
+    return sorted(file.relative_to(site).as_posix() for file in site.rglob("*.html") if "_static" not in file.parts)
+
+
+# ---- What needs no browser
+
+
+class Resources(HTMLParser):
+    """What a page loads by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "link" and attrs.get("rel") in ("stylesheet", "icon", "preload", "preconnect", "dns-prefetch"):
+            self.found.append(attrs.get("href"))
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed", "object", "image", "use"):
+            self.found += [attrs.get(name) for name in ("src", "data", "href", "xlink:href") if attrs.get(name)]
+
+
+def test_no_page_loads_anything_from_the_network(site):
+    for page in pages(site):
+        reader = Resources()
+        reader.feed((site / page).read_text())
+        assert [url for url in reader.found if re.match(r"(https?:)?//", url)] == [], page
+    for file in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", file.read_text()), file
+
+
+@pytest.mark.parametrize("package", ["gc_core", "gc_torch", "gc_jax", "gc_cupy", "gc_conformance"])
+def test_every_public_name_is_documented(site, package):
+    from sphinx.util.inventory import InventoryFile
+
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: path)
+    documented = {name for kind, names in inventory.items() if kind.startswith("py:") for name in names}
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        home = getattr(getattr(module, name), "__module__", None) or package
+        # What a backend takes over from the reference stands on the reference's page.
+        wanted = {f"{package}.{name}"} | ({f"gc_core.{name}"} if home.startswith("gc_core") else set())
+        assert wanted & documented, f"{package}.{name}"
+    assert f"{package}.no_such_name" not in documented
+
+
+def test_the_notebooks_ran_from_top_to_bottom(site):
+    chapters = sorted(file.stem for file in (ROOT / "docs/learn").glob("[1-9]*.md"))
+    assert sorted(file.stem for file in (site / "learn").glob("*.ipynb")) == chapters
+    for file in (site / "learn").glob("*.ipynb"):
+        cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), file.name
+        assert not [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"], file.name
+
+
+def test_a_notebook_with_an_error_does_not_build(tmp_path):
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from extensions.notebooks import executed
+    finally:
+        sys.path.pop(0)
+    (tmp_path / "chapter.md").write_text("```python\n1 / 0\n```\n")
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        executed(tmp_path / "chapter.md")
+
+
+# ---- In a browser
+
+
+@pytest.fixture(scope="session")
+def opened(site):
+    if not (browser := chromium()):
+        pytest.skip("NOT RUN: no Chromium here; apt-get install chromium")
+    every = json.dumps({"pages": pages(site)})
+    done = subprocess.run(
+        [node(), HERE / "browse.mjs", browser, site], input=every, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_every_page_opens_on_a_desktop_and_on_a_phone(opened, site):
+    assert opened.keys() == set(pages(site)) and len(opened) > 40
+    assert {page: seen["problems"] for page, seen in opened.items() if seen["problems"]} == {}
+
+
+def test_every_link_inside_the_site_leads_somewhere(opened, site):
+    broken, followed = [], 0
+    for page, seen in opened.items():
+        for link in seen["links"]:
+            url, fragment = urldefrag(link)
+            if urlparse(url).scheme != "file":
+                continue
+            followed += 1
+            target = Path(unquote(urlparse(url).path))
+            name = target.relative_to(site).as_posix() if target.is_relative_to(site) else None
+            inside = name is not None and target.is_file()
+            if not inside or (fragment and name in opened and unquote(fragment) not in opened[name]["ids"]):
+                broken.append(f"{page}: {link}")
+    assert broken == [] and followed > 1000
