@@ -1,4 +1,10 @@
+import os
+
 from hypothesis import settings
+
+# Before anything imports Triton: there its kernels run in the interpreter. make gpu sets GC_DEVICE.
+if os.environ.get("GC_DEVICE", "cpu") == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # The same examples on every run and every machine; search further with --hypothesis-profile=explore.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
