@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,8 @@ from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
+
+from tests.cupy.gpu import cupy_or_stand_in
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -64,8 +67,10 @@ def run_python(page, line, code, names):
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    for line, code in fences(page, "python"):
-        run_python(page, line, code, names)
+    # Where there is no GPU, NumPy stands in for CuPy.
+    with cupy_or_stand_in() if page.name == "cupy.md" else nullcontext():
+        for line, code in fences(page, "python"):
+            run_python(page, line, code, names)
 
 
 # ---- Commands
