@@ -381,6 +381,8 @@ def _count(rows, found_inf, tensors: tl.int64, OPTIONS: tl.constexpr, BLOCK: tl.
 
 # ---- The host's side.
 
+NAME = "Triton"
+
 _TRITON = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32, torch.float64: tl.float64}
 _AT_ONCE = 128  # tensors that one program counts a step for
 
@@ -452,6 +454,42 @@ class Steps:
         self._captured: list[_Uploaded] = []  # by graphs, for as long as this lives
         self._spare: list[Tensor] = []  # page-locked memory cannot be had during a capture
 
+    def step(
+        self,
+        kind: str,
+        group: dict[str, Any],
+        columns: list[list[Any]],
+        seen: list[table.Geometry],
+        fresh: bool,
+        found_inf: Tensor | None = None,
+        grad_scale: Tensor | None = None,
+    ) -> None:
+        """One step of parameters of one device and dtype, with the options of their group.
+
+        Args:
+            kind: "sgd" or "adam".
+            columns: parameters, gradients, states, and Adam's steps, which are on the device.
+            seen: the geometry of each parameter.
+            fresh: whether this is the first step of SGD.
+            found_inf, grad_scale: of a GradScaler, on the device.
+        """
+        tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
+        options = {
+            ADAM: kind == "adam",
+            ON_UPDATE: group["gc_on"] == "update",
+            (DECOUPLED if group.get("decoupled_weight_decay") else L2): group["weight_decay"] != 0,
+            MAXIMIZE: group["maximize"],
+            NESTEROV: group.get("nesterov"),
+            MOMENTUM: group.get("momentum"),
+            FRESH: fresh,
+            AMSGRAD: group.get("amsgrad"),
+        }
+        p, states = columns[0][0], columns[2]
+        self.take(
+            table.rows(tensors, steps, seen), p.device, p.dtype, states[0].dtype if states else p.dtype,
+            sum(bit.value for bit, on in options.items() if on), group, found_inf, grad_scale,
+        )  # fmt: skip
+
     def take(
         self,
         rows: np.ndarray,
@@ -463,7 +501,7 @@ class Steps:
         found_inf: Tensor | None = None,
         grad_scale: Tensor | None = None,
     ) -> None:
-        """One step of all tensors of a table: one launch, and for Adam a small one that counts it.
+        """One step of all tensors of a table: one launch; two where some are not aligned; one more counts Adam's steps.
 
         Args:
             rows: from `table.rows`.

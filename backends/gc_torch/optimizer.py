@@ -15,7 +15,7 @@ from torch.optim.sgd import sgd
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import path, sharded
+from gc_torch import path, sharded, table
 from gc_torch.arrays import TORCH, given, is_half, widen
 from gc_torch.operator import center
 from gc_torch.plan import ModelPlan
@@ -59,6 +59,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _groups(self, params: Params, plan: ModelPlan | None, gc_on: str | None) -> Any:
         """Fix the plan, and give the groups to hand to PyTorch's constructor."""
         self._scratch = Scratch()
+        self._kernels: dict[Any, Any] = {}  # what kernels keep of each group
+        self._geometries: dict[Tensor, Any] = {}
         self._places: list[list[str]] = []  # of each group, the names of its parameters in the plan
         if plan is not None and not isinstance(plan, ModelPlan):
             raise TypeError(f"plan must be what gc_torch.plan(model) gives, or None; got {type(plan).__qualname__}")
@@ -124,6 +126,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                     if of_p := state["state"].get(p):
                         self._check_kind(of_p)
         self.__dict__.setdefault("_scratch", Scratch())
+        self._kernels, self._geometries = {}, {}
         super().__setstate__(state)
 
     def __repr__(self) -> str:
@@ -134,12 +137,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             params = [sharded.local(p) for p in group["params"]]
             first, otherwise = path.choose(group, params)
             halves = group["gc_on"] is not None
-            taken = {
-                otherwise
-                if first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves)
-                else first
-                for p in params
-            }
+            taken = set()
+            for p, row in zip(params, rows, strict=True):
+                kernel = path.kernels(group, p.device) if first == path.FUSED else None
+                if kernel is not None and path.kernel_is_right(p, p, ()) and table.geometry(p, row) is not None:
+                    taken.add(kernel.NAME)
+                elif first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves):
+                    taken.add(otherwise)
+                else:
+                    taken.add(first)
             gc = f"GC on the {group['gc_on']} of {on} of" if group["gc_on"] else "no GC on"
             lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(sorted(taken))}\n")
         return "".join([*lines, ")"])
@@ -256,6 +262,14 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             fresh = bool(others) and others[0] is None
             split = isinstance(rows[i], sharded.Split)
             taken = first
+            if first == path.FUSED and not split:
+                kernel = path.kernels(group, params[i].device)
+                if kernel is not None and path.kernel_is_right(params[i], grads[i], others):
+                    geometry = self._geometry(whole[i], params[i], rows[i])
+                    if geometry is not None:
+                        alike = (params[i].device, params[i].dtype, others[0].dtype if others and not fresh else None)
+                        found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
+                        continue
             # Split ones meet in collectives: their path must not hang on the strides that one device happens to have.
             if first == path.FUSED and not split:
                 read = [] if fresh else others
@@ -269,7 +283,18 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             (params,) = _select([whole], indices)
             yield Batch(group, taken, ours, fresh, params, _select(columns, indices), [rows[i] for i in indices])
 
+    def _geometry(self, p: Tensor, local: Tensor, row: Row) -> table.Geometry | None:
+        """How a kernel sees the parameter, which stays as it is as long as the strides and the row do."""
+        key = (local.stride(), row)
+        known = self._geometries.get(p)
+        if known is None or known[0] != key:
+            known = self._geometries[p] = (key, table.geometry(local, row))
+        return known[1]
+
     def _take(self, batch: "Batch", grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        if batch.taken == path.KERNEL:
+            self._kernel_step(batch, grad_scale, found_inf)
+            return
         if not batch.ours:
             self.torch_step(batch.group, batch.taken, batch.columns, grad_scale, found_inf)
             self.remember(batch.params, batch.columns)
@@ -278,6 +303,21 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             columns = _select(batch.columns, indices)
             self._centralized_step(batch, columns, [batch.rows[i] for i in indices], found_inf)
             self.remember(_select([batch.params], indices)[0], columns)
+
+    def _kernel_step(self, batch: "Batch", grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """One kernel for all of them. Where an infinity was found, it changes nothing."""
+        params, columns = batch.columns[0], batch.columns
+        device, dtype = params[0].device, params[0].dtype
+        if batch.fresh:  # zeros, for a step that finds an infinity leaves them
+            columns = [*columns[:2], [torch.zeros_like(p) for p in params], *columns[3:]]
+        seen = [self._geometries[p][1] for p in batch.params]
+        index = next(i for i, group in enumerate(self.param_groups) if group is batch.group)
+        state_dtype = columns[2][0].dtype if columns[2] else dtype
+        key = (index, device, dtype, state_dtype, batch.fresh)
+        if key not in self._kernels:
+            self._kernels[key] = cast(Any, path.kernels(batch.group, device)).Steps()
+        self._kernels[key].step(self.kind, batch.group, columns, seen, batch.fresh, found_inf, grad_scale)
+        self.remember(batch.params, columns)
 
     def _centralized_step(
         self, batch: "Batch", columns: Columns, rows: list[Row | sharded.Split], found_inf: Tensor | None
@@ -353,12 +393,14 @@ class Batch(NamedTuple):
 
     @property
     def heeds_found_inf(self) -> bool:
+        if self.taken == path.KERNEL:  # its next step would no longer be the first, which is undamped
+            return not self.fresh or not given(self.group["dampening"])
         # PyTorch's fused SGD would keep an uninitialized momentum buffer.
         return self.taken == path.FUSED and not self.fresh
 
     @property
     def heeds_grad_scale(self) -> bool:
-        return self.taken == path.FUSED and not self.ours
+        return self.taken == path.KERNEL or (self.taken == path.FUSED and not self.ours)
 
 
 def _select(columns: Columns, indices: list[int]) -> Columns:
@@ -588,7 +630,7 @@ class _AdamSteps(CentralizingOptimizer):
                 step.copy_(count)
 
     def _take(self, batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        if batch.taken == path.FUSED:
+        if batch.taken in (path.FUSED, path.KERNEL):
             steps = batch.columns[-1]
             for i, p in enumerate(batch.params):  # kept on the host for the other paths, unless asked for
                 if steps[i].device != p.device:
@@ -603,8 +645,8 @@ class Adam(_AdamSteps, torch.optim.Adam):
 
     Args:
         params, gc_on, plan: see `SGD`.
-        lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, differentiable, fused,
-            decoupled_weight_decay: as in PyTorch.
+        lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay: as in PyTorch.
+        foreach, maximize, capturable, differentiable, fused: as in PyTorch.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or value.

@@ -1,10 +1,13 @@
-"""Which of PyTorch's own steps carries an update: fused, foreach or the for-loop. A faster kernel would be chosen here.
+"""Which step carries an update: a kernel of ours, or one of PyTorch's own: fused, foreach or the for-loop.
 
-All three give the same numbers to rounding. What `foreach` or `fused` of a parameter group asks for is taken, except
-where that step of PyTorch is known to be wrong: then the next one is.
+All of them give the same numbers to rounding. What `foreach` or `fused` of a parameter group asks for is taken, except
+where that step of PyTorch is known to be wrong: then the next one is. A kernel stands in for the fused step, with GC,
+where there is one for the device and it can take these tensors.
 """
 
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,7 +16,45 @@ from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from gc_torch.arrays import is_half
 
-FUSED, FOREACH, LOOP = "fused", "foreach", "for-loop"
+FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
+
+# The pages with kernels, by the type of the device: each has `Steps`, and `NAME` for people.
+KERNELS = {"cuda": "gc_torch.kernels_gpu"}
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_loaded: dict[str, ModuleType | None] = {}
+
+
+def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
+    """The page with the kernel for a group whose path is fused; None: there is none, or it cannot take the options."""
+    page = KERNELS.get(device.type)
+    options = (*group.get("betas", ()), group["weight_decay"], group.get("momentum"))
+    if page is None or group["gc_on"] is None or any(isinstance(option, Tensor) for option in options):
+        return None  # it would have to read them
+    if torch.compiler.is_compiling():
+        return None
+    if page not in _loaded:
+        try:
+            _loaded[page] = importlib.import_module(page)
+        except ImportError:
+            _loaded[page] = None
+    return _loaded[page]
+
+
+def kernel_is_right(p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:
+    """Whether a kernel can take these tensors: floating point, with the same strides, states of one dtype.
+
+    Args:
+        p: the parameter, without gaps in its memory.
+        grad: its gradient.
+        states: None for one that is not there yet.
+    """
+    if p.dtype not in _REAL or (grad.dtype, grad.device, grad.stride()) != (p.dtype, p.device, p.stride()):
+        return False
+    there = [state for state in states if state is not None]
+    if there and there[0].dtype not in (p.dtype, torch.float32):
+        return False
+    alike = (there[0].dtype, p.device, p.stride()) if there else None
+    return all((state.dtype, state.device, state.stride()) == alike for state in there)
 
 
 def choose(group: dict[str, Any], params: list[Tensor]) -> tuple[str, str]:
