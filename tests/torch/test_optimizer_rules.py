@@ -54,9 +54,10 @@ def assert_follows(optimizer, model, expected, atol, what=""):
 
 def follow(kind, options, *, memory=(as_it_is, as_it_is), steps=4, atol=1e-12, plan=None):
     """Take steps with our optimizer and with the restatement, and compare after each."""
-    model = Tensors(memory=memory[0])
+    model = Tensors(memory=memory[0]).requires_grad_(not options.get("differentiable", False))
     start = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    rule = {key: value for key, value in options.items() if key not in ("foreach", "fused", "capturable")}
+    how = ("foreach", "fused", "capturable", "differentiable")
+    rule = {key: value for key, value in options.items() if key not in how}
     expected = restatement.Run(kind, {name: x.copy() for name, x in start.items()}, model.views, lr=0.1, **rule)
     optimizer = getattr(gct, kind)(model, lr=0.1, plan=model.plan if plan is None else plan(model), **options)
     for step in range(steps):
@@ -80,6 +81,15 @@ def test_every_rule(kind, path, gc_on):
 def test_capturable(kind, gc_on):
     for options in ADAM:
         follow(kind, {**options, "gc_on": gc_on, "capturable": True, "fused": True})
+
+
+@pytest.mark.parametrize("gc_on", ["gradient", "update"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_differentiable(kind, gc_on):
+    """PyTorch's own differentiable step has bias corrections in float32, and fails with amsgrad."""
+    for options in OPTIONS[kind]:
+        if not options.get("amsgrad"):
+            follow(kind, {**options, "gc_on": gc_on, "differentiable": True})
 
 
 @pytest.mark.parametrize("gc_on", ["gradient", "update"])
