@@ -1,0 +1,19 @@
+"""`python -m examples.reproduce`: run a recipe, list what there is, or print the table."""
+
+import sys
+
+
+def main() -> None:
+    try:
+        from examples.reproduce.command import app
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"error: {error.name} is not installed: {sys.executable} -m pip install --editable '.[torch,examples]'"
+        )
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on from the last checkpoint.")
+
+
+main()
