@@ -1,15 +1,16 @@
-"""The site: `make docs` builds it into docs/_build/html. Nothing in it comes from the network, then or when it is read."""
+"""The site: `make docs` builds it into docs/_build/html. Neither building nor reading it asks the network."""
 
 import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
 
 project = "Gradient Centralization"
 author = "The gradient-centralization contributors"
 copyright = author
-version = release = re.search(r'__version__ = "(.+)"', Path(__file__).parents[1].joinpath("gc_core/__init__.py").read_text())[1]
+version = release = re.search(r'__version__ = "(.+)"', (ROOT / "gc_core/__init__.py").read_text())[1]
 
 extensions = [
     "myst_parser",
@@ -25,7 +26,7 @@ extensions = [
 exclude_patterns = ["_build", "extensions"]
 nitpicky = True
 # What is not ours is documented elsewhere, and elsewhere is the network.
-nitpick_ignore_regex = [("py:.*", r"(?!gc_(core|torch|jax|cupy|conformance)\b).*"), ("py:.*", r".*\._\w+$")]
+nitpick_ignore_regex = [("py:.*", r"(?!gc_(core|torch|jax|cupy|conformance)\b).*"), ("py:obj", r".*\(.*")]
 suppress_warnings = ["myst.strikethrough"]
 
 # ---- Pages
@@ -36,7 +37,7 @@ html_math_renderer = "mathml"
 
 # ---- Docstrings: plain text with `code`, in the sections Args, Returns, Raises
 
-default_role = "code"
+default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True}

@@ -66,9 +66,8 @@ def run(app, doctree):
     target = Path(app.outdir, docname).with_suffix(".ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
-    name = target.name
-    link = nodes.raw("", f'<p class="notebook"><a href="{name}" download>This chapter as a notebook</a></p>', format="html")
-    doctree[0].append(link)
+    link = f'<p class="notebook"><a href="{target.name}" download>This chapter as a notebook</a></p>'
+    doctree[0].append(nodes.raw("", link, format="html"))
 
 
 def show(output):

@@ -9,9 +9,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/traceability.md"
 HEAD = """# Traceability
 
-Each equation, algorithm, theorem, figure and experiment of the paper (Yong, Huang, Hua, Zhang, *Gradient Centralization*,
-ECCV 2020, [arXiv 2004.01461](https://arxiv.org/abs/2004.01461)): the function that computes it, the test that checks it, the page
-that explains it. A row without code says why. This page is written from `docs/traceability.toml`, and a test checks every name.
+Each equation, algorithm, theorem, figure and experiment of the paper (Yong, Huang, Hua, Zhang, *Gradient
+Centralization*, ECCV 2020, [arXiv 2004.01461](https://arxiv.org/abs/2004.01461)): the function that computes it, the
+test that checks it, the page that explains it. A row without code says why. This page is written from
+`docs/traceability.toml`, and a test checks every name.
 
 | the paper | function | test | page |
 |---|---|---|---|

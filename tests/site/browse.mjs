@@ -14,6 +14,11 @@ const browser = spawn(chromium, [
   "--disable-background-networking", "--remote-debugging-port=0", `--user-data-dir=${profile}`, "about:blank",
 ]);
 
+setTimeout(() => {
+  browser.kill();
+  throw new Error("Chromium has not answered for four minutes");
+}, 240_000).unref();
+
 const endpoint = await new Promise((found, failed) => {
   let text = "";
   browser.stderr.on("data", (data) => {
@@ -44,37 +49,27 @@ function call(method, params = {}, sessionId) {
   return new Promise((done, failed) => waiting.set(id, [done, failed]));
 }
 
-const { targetId } = await call("Target.createTarget", { url: "about:blank" });
-const { sessionId } = await call("Target.attachToTarget", { targetId, flatten: true });
-const tell = (method, params) => call(method, params, sessionId);
-const ask = async (expression) => {
-  const { result, exceptionDetails } = await tell("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
-  if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
-  return result.value;
-};
-for (const domain of ["Page", "Runtime", "Network", "Log"]) await tell(`${domain}.enable`);
-
 const screens = { desktop: [1280, 800, false], phone: [360, 740, true] };
-async function show(url, screen, scheme) {
-  const [width, height, mobile] = screens[screen];
-  await tell("Emulation.setDeviceMetricsOverride", { width, height, mobile, deviceScaleFactor: 1 });
-  await tell("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
-  const loaded = new Promise((done) => {
-    const listen = ({ method }) => {
-      if (method !== "Page.loadEventFired") return;
-      listeners = listeners.filter((other) => other !== listen);
-      done();
-    };
-    listeners.push(listen);
-  });
-  await tell("Page.navigate", { url });
-  await loaded;
-}
-
 const found = {};
-for (const page of pages) {
-  const problems = [];
-  const watch = ({ method, params }) => {
+const queue = [...pages];
+
+/** One tab, which takes pages from the queue until none is left. */
+async function tab() {
+  const { targetId } = await call("Target.createTarget", { url: "about:blank" });
+  const { sessionId } = await call("Target.attachToTarget", { targetId, flatten: true });
+  const tell = (method, params) => call(method, params, sessionId);
+  const ask = async (expression) => {
+    const { result, exceptionDetails } = await tell("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value;
+  };
+  for (const domain of ["Page", "Runtime", "Network", "Log"]) await tell(`${domain}.enable`);
+
+  let problems = [];
+  let loaded = () => {};
+  listeners.push(({ method, params, sessionId: from }) => {
+    if (from !== sessionId) return;
+    if (method === "Page.loadEventFired") loaded();
     if (method === "Runtime.exceptionThrown") problems.push(params.exceptionDetails.exception?.description ?? "exception");
     if (method === "Runtime.consoleAPICalled" && ["error", "warning"].includes(params.type)) {
       problems.push(`console.${params.type}: ${params.args.map((arg) => arg.value).join(" ")}`);
@@ -83,41 +78,56 @@ for (const page of pages) {
     if (method === "Network.requestWillBeSent" && /^(https?|wss?):/.test(params.request.url)) {
       problems.push(`asks the network for ${params.request.url}`);
     }
-  };
-  listeners.push(watch);
-  const url = pathToFileURL(resolve(folder, page)).href;
-  await show(url, "desktop", "light");
-  const { links, ids } = await ask(`({
-    links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
-    ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
-  })`);
-  await show(url, "phone", "dark");
-  const wide = await ask("document.documentElement.scrollWidth - document.documentElement.clientWidth");
-  if (wide > 0) problems.push(`is ${wide} pixels wider than a phone`);
-  const unseen = await ask(`[...document.querySelectorAll("article p, article li, article td, article h1")].filter((node) => {
-    const rgb = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
-    const [ink, paper] = [getComputedStyle(node).color, getComputedStyle(document.body).backgroundColor].map(rgb);
-    return Math.max(...ink.map((x, i) => Math.abs(x - paper[i]))) < 90;
-  }).length`);
-  if (unseen) problems.push(`has ${unseen} texts that a dark page hides`);
-  if (await ask("!!document.querySelector('.projection .handle')")) problems.push(...(await interactive()));
-  listeners = listeners.filter((other) => other !== watch);
-  found[page] = { problems, links, ids };
+  });
+
+  async function show(url, screen, scheme) {
+    const [width, height, mobile] = screens[screen];
+    await tell("Emulation.setDeviceMetricsOverride", { width, height, mobile, deviceScaleFactor: 1 });
+    await tell("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+    const done = new Promise((resolved) => (loaded = resolved));
+    await tell("Page.navigate", { url });
+    await done;
+  }
+
+  for (let page = queue.shift(); page; page = queue.shift()) {
+    problems = [];
+    const url = pathToFileURL(resolve(folder, page)).href;
+    await show(url, "desktop", "light");
+    const { links, ids } = await ask(`({
+      links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
+      ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
+    })`);
+    await show(url, "phone", "dark");
+    const wide = await ask("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    if (wide > 0) problems.push(`is ${wide} pixels wider than a phone`);
+    const unseen = await ask(unseenTexts);
+    if (unseen) problems.push(`has ${unseen} texts that a dark page hides`);
+    if (await ask("!!document.querySelector('.projection .handle')")) problems.push(...(await interactive(tell, ask)));
+    found[page] = { problems, links, ids };
+  }
 }
 
+const unseenTexts = `[...document.querySelectorAll("p, li, td, h1")].filter((node) => {
+  const rgb = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const [ink, paper] = [getComputedStyle(node).color, getComputedStyle(document.body).backgroundColor].map(rgb);
+  return Math.max(...ink.map((x, i) => Math.abs(x - paper[i]))) < 90;
+}).length`;
+
 /** The picture of chapter 2, with the keyboard and with a pointer. */
-async function interactive() {
+async function interactive(tell, ask) {
   const shown = () => ask("[...document.querySelectorAll('.projection output')].map((node) => node.textContent).join(' | ')");
   const problems = [];
+  await tell("Page.bringToFront");
   const before = await shown();
   if (!before.includes("(3.00, 1.00)")) problems.push(`the picture starts with ${before}`);
-  await ask("document.querySelector('.projection .handle').focus()");
+  await ask("document.querySelector('.projection').scrollIntoView({ block: 'center', behavior: 'instant' })");
+  await ask("document.querySelector('.projection .handle').focus({ preventScroll: true })");
+  await ask("new Promise((done) => setTimeout(done, 100))"); // until the page stands still
   const key = { key: "ArrowRight", code: "ArrowRight", windowsVirtualKeyCode: 39 };
   await tell("Input.dispatchKeyEvent", { type: "keyDown", ...key });
   await tell("Input.dispatchKeyEvent", { type: "keyUp", ...key });
   const keyed = await shown();
   if (keyed !== "(3.10, 1.00) | 2.05 | (1.05, −1.05)") problems.push(`the arrow key gives ${keyed}`);
-  await ask("document.querySelector('.projection').scrollIntoView({ block: 'center', behavior: 'instant' })");
   const box = await ask("(({ x, y, width }) => ({ x, y, width }))(document.querySelector('.projection svg').getBoundingClientRect())");
   const at = (x, y) => ({ x: box.x + (box.width * x) / 320, y: box.y + (box.width * y) / 320, button: "left", clickCount: 1 });
   await tell("Input.dispatchMouseEvent", { type: "mousePressed", ...at(200, 120) });
@@ -128,6 +138,7 @@ async function interactive() {
   return problems;
 }
 
+await Promise.all([tab(), tab(), tab()]);
 process.stdout.write(JSON.stringify(found), () => {
   browser.kill();
   browser.on("exit", () => {

@@ -27,7 +27,7 @@ def site(tmp_path_factory, worker_id):
     folder = shared / "site"
     with FileLock(shared / "site.lock"):
         if not (folder / "objects.inv").exists():
-            words = "-W --keep-going -n -E -q -j 2 -b html".split()
+            words = ["-W", "--keep-going", "-n", "-E", "-q", "-j", "2", "-b", "html"]
             command = [sys.executable, "-m", "sphinx", *words, "-d", shared / "doctrees", "docs", folder]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
@@ -104,16 +104,19 @@ def test_a_notebook_with_an_error_does_not_build(tmp_path):
 # ---- In a browser
 
 
-@pytest.fixture(scope="session")
-def opened(site):
+def browse(folder, names):
+    """What a browser finds on these pages."""
     if not (browser := chromium()):
-        pytest.skip("NOT RUN: no Chromium here; apt-get install chromium")
-    every = json.dumps({"pages": pages(site)})
-    done = subprocess.run(
-        [node(), HERE / "browse.mjs", browser, site], input=every, capture_output=True, text=True, timeout=300
-    )
+        pytest.skip("NOT RUN: there is no Chromium here; apt-get install chromium")
+    command = [node(), HERE / "browse.mjs", browser, folder]
+    done = subprocess.run(command, input=json.dumps({"pages": names}), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def opened(site):
+    return browse(site, pages(site))
 
 
 def test_every_page_opens_on_a_desktop_and_on_a_phone(opened, site):
@@ -135,3 +138,24 @@ def test_every_link_inside_the_site_leads_somewhere(opened, site):
             if not inside or (fragment and name in opened and unquote(fragment) not in opened[name]["ids"]):
                 broken.append(f"{page}: {link}")
     assert broken == [] and followed > 1000
+
+
+MISTAKES = {
+    "<script>missing()</script>": "ReferenceError",
+    "<script>console.error('no')</script>": "console.error: no",
+    "<img src='missing.png'>": "ERR_FILE_NOT_FOUND",
+    "<img src='http://127.0.0.1:9/x.png'>": "asks the network",
+    "<div style='width: 700px'>x</div>": "wider than a phone",
+    "<style>body { background: black }</style><p style='color: #222'>x</p>": "hides",
+    "<p>nothing is wrong</p>": None,
+}
+
+
+def test_a_page_with_a_mistake_is_found(tmp_path):
+    head = '<!doctype html><meta name="viewport" content="width=device-width"><style>body {background: white}</style>'
+    for number, wrong in enumerate(MISTAKES):
+        (tmp_path / f"{number}.html").write_text(head + wrong)
+    seen = browse(tmp_path, [f"{number}.html" for number in range(len(MISTAKES))])
+    for number, found in enumerate(MISTAKES.values()):
+        problems = seen[f"{number}.html"]["problems"]
+        assert not problems if found is None else found in problems[0]
