@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format docs ports clean
+.PHONY: help demo study test lint format docs ports clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -21,6 +21,9 @@ help:  ## list the commands
 
 demo: .venv/.demo  ## train on handwritten digits with and without GC: make demo ARGS="--backend torch"
 	$(PY) -m examples.digits $(ARGS)
+
+study: .venv/.demo  ## train the digits in many settings with and without GC, and write docs/results.md
+	$(PY) -m examples.study $(ARGS)
 
 test: lint  ## everything that must hold: lint, types, tests, doctests, the code in README and docs
 	$(PY) -m pytest -n 2 $(ARGS)

@@ -1,0 +1,5 @@
+"""Does GC help on the digits? Widths, training-set sizes, SGDM and Adam, with and without batch normalization.
+
+`python -m examples.study` (or `make study`) trains them all and writes docs/results.md with its figure. Read in this
+order: `network` (with batch normalization, by hand), `experiment` (the grid, and one run), `page`, `figure`.
+"""
