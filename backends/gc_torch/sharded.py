@@ -20,11 +20,11 @@ class Split(NamedTuple):
 
     name: str
     shape: tuple[int, ...]  # of the shard
-    view: tuple[int, ...]
+    view: tuple[int, ...]  # of the shard, or of the whole where no view of the shard shows its vectors
     axes: tuple[int, ...]
     fan_in: int  # of the whole vectors
     groups: tuple[Any, ...]  # the process groups to sum over
-    units: Tensor | None  # where no view of the shard shows its vectors: the output unit of each number
+    units: Tensor | None  # in that case the output unit of each number
 
 
 def is_sharded(x: Any) -> bool:
@@ -88,7 +88,8 @@ def row_of_shard(p: Any, row: Row) -> Row | Split:
     if one_to_one and not groups:
         return row._replace(shape=shape, view=tuple(view))
     units = None if one_to_one else _units(p, row)
-    return Split(row.name, shape, tuple(view), row.axes, row.fan_in or 0, tuple(groups), units)
+    view = tuple(view) if one_to_one else row.view
+    return Split(row.name, shape, view, row.axes, row.fan_in or 0, tuple(groups), units)
 
 
 def means(xs: Sequence[Tensor], rows: Sequence[Row | Split]) -> dict[int, Tensor]:
