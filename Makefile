@@ -3,11 +3,12 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test lint format docs ports clean
+.PHONY: help demo study test test-all lint format docs ports clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
 PORTS := .venv-ports/bin/python
+TOOLS := .venv-tools/bin/python
 
 # What is tested is this folder, whatever the caller's shell puts in front of it.
 unexport PYTHONPATH PYTHONHOME
@@ -28,6 +29,9 @@ study: .venv/.demo  ## train the digits in many settings with and without GC, an
 test: lint  ## everything that must hold: lint, types, tests, doctests, the code in README and docs
 	$(PY) -m pytest -n 2 $(ARGS)
 
+test-all: test .venv-tools/.ready  ## the same, and the examples in large tools: Trainer, Accelerate, Lightning, Keras
+	$(TOOLS) -m pytest -o filterwarnings=default examples/tools/test_heavy.py
+
 lint: .venv/.dev  ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -44,7 +48,7 @@ ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, an
 	$(PORTS) -m examples.ports
 
 clean:  ## remove .venv and everything built; runs/ stays
-	rm -rf .venv .venv-ports build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ports .venv-tools build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: installs only add to it, and are repeated when what they read has changed.
@@ -76,4 +80,10 @@ clean:  ## remove .venv and everything built; runs/ stays
 	$(PY) -m venv --clear .venv-ports
 	$(subst $(PY),$(PORTS),$(PIP)) hatchling
 	$(subst $(PY),$(PORTS),$(PIP)) --no-build-isolation --editable '.[conformance]' --requirement examples/ports/requirements.txt
+	@touch $@
+
+.venv-tools/.ready: .venv/.build examples/tools/requirements.txt
+	$(PY) -m venv --clear .venv-tools
+	$(subst $(PY),$(TOOLS),$(PIP)) hatchling
+	$(subst $(PY),$(TOOLS),$(PIP)) --no-build-isolation --editable '.[torch,jax]' --requirement examples/tools/requirements.txt
 	@touch $@
