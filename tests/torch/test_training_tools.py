@@ -478,16 +478,16 @@ def compiled_steps(module, kind, backend, **options):
 # PyTorch's own: its compiler still uses what it deprecates.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("path", "gc_on"),
+    ("kind", "path", "gc_on"),
     [
-        ("unset", "gradient"),
-        ("unset", "update"),
-        ("foreach", "update"),
-        ("for-loop", "gradient"),
-        ("fused", "gradient"),
+        ("SGD", "unset", "gradient"),
+        ("SGD", "for-loop", "update"),
+        ("AdamW", "unset", "update"),
+        ("AdamW", "for-loop", "gradient"),
+        ("AdamW", "foreach", "update"),
+        ("AdamW", "fused", "gradient"),
     ],
 )
-@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
 def test_the_step_may_be_compiled(kind, path, gc_on):
     reference = restated(kind, Tensors(names=SOME), gc_on=gc_on)
     model, given = compiled_steps(gct, kind, "eager", gc_on=gc_on, **PATHS[path])
