@@ -95,8 +95,9 @@ class Plan(Mapping[str, Row]):
             ValueError: a pattern matches no parameter, or the axes do not fit the shape.
 
         >>> rows = [Row("emb.weight", (9, 4), (9, 4), None, "embedding")]
-        >>> Plan(rows).override({"emb.*": 1})["emb.weight"]
-        Row(name='emb.weight', shape=(9, 4), view=(9, 4), axes=(1,), why="override 'emb.*'")
+        >>> row = Plan(rows).override({"emb.*": 1})["emb.weight"]
+        >>> row.axes, row.why
+        ((1,), "override 'emb.*'")
         """
         if overrides is None:
             return self
@@ -136,6 +137,10 @@ class Plan(Mapping[str, Row]):
             "gradient of the weights that feed one output unit it subtracts their mean. 'mean over' says along which "
             "axes, and over how many weights. Parameters with - are untouched."
         )
+        if any(row.proof for row in self.rows):
+            head += (
+                f" Running the model has proved {sum(row.proof.startswith('proven') for row in on)} of these {len(on)}."
+            )
         table = [("parameter", "shape", "mean over", "why"), *map(_cells, _collapsed(self.rows))]
         return "\n".join([*textwrap.wrap(head, min(width, 100)), "", *_aligned(table, width)])
 
