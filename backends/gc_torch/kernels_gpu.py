@@ -381,9 +381,10 @@ def _count(rows, found_inf, tensors: tl.int64, OPTIONS: tl.constexpr, BLOCK: tl.
 
 # ---- The host's side.
 
-NAME = "Triton"
-
 _TRITON = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32, torch.float64: tl.float64}
+DTYPES = tuple(_TRITON)
+NAME = "Triton"
+DTYPES = tuple(_TRITON)
 _AT_ONCE = 128  # tensors that one program counts a step for
 
 
@@ -540,13 +541,21 @@ class Steps:
         now = self._now
         if now is None or now.rows_there.device != device or not np.array_equal(now.rows, rows):
             entries, count = work(rows, itemsize)
+            parts = [(0, count, True), (count, len(entries), False)]
+            if table.overlap(rows, itemsize):  # one after another, in their order
+                aligned = np.arange(len(entries)) < count
+                order = np.argsort(entries >> 32 & 0xFFFFFF, kind="stable")
+                entries, aligned = entries[order], aligned[order]
+                ends = [*(np.flatnonzero(np.diff(entries >> 32 & 0xFFFFFF)) + 1), len(entries)]
+                parts = [
+                    (start, end, bool(aligned[start])) for start, end in zip([0, *ends], ends, strict=False) if end
+                ]
             same_work = now is not None and now.work_there.device == device and np.array_equal(now.work, entries)
             here: list[Tensor] = []
             rows_there = self._upload(rows, device, capturing, here)
             work_there = (
                 now.work_there if now is not None and same_work else self._upload(entries, device, capturing, here)
             )
-            parts = [(0, count, True), (count, len(entries), False)]
             now = _Uploaded(rows, entries, [part for part in parts if part[0] < part[1]], rows_there, work_there, here)
             if not capturing:
                 self._now = now

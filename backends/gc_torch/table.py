@@ -105,3 +105,18 @@ def rows(columns: Sequence[Sequence[Tensor] | None], steps: Sequence[Tensor] | N
 def addresses(tensors: Sequence[Tensor]) -> np.ndarray:
     """Where the first elements lie."""
     return np.fromiter(map(Tensor.data_ptr, tensors), np.int64, len(tensors))
+
+
+def overlap(table: np.ndarray, itemsize: int) -> bool:
+    """Whether tensors that are written share memory: then they must be updated one after another.
+
+    >>> two = np.zeros((2, len(COLUMNS)), np.int64)
+    >>> two[:, W], two[:, OUTER:] = (4096, 4128), (1, 1, 1, 10, 0)
+    >>> overlap(two, itemsize=4), overlap(two, itemsize=2)
+    (True, False)
+    """
+    starts = table[:, [W, STATE0, STATE1, STATE2]]
+    sizes = table[:, [OUTER, R1, INNER, R2]].prod(axis=1, keepdims=True) * itemsize
+    ends = np.where(starts > 0, starts + sizes, starts).ravel()
+    order = np.argsort(starts, axis=None)
+    return bool((starts.ravel()[order][1:] < ends[order][:-1]).any())

@@ -357,6 +357,20 @@ def test_a_learning_rate_on_the_device():
         judge(p, lr=0.25)
 
 
+def test_parameters_that_share_memory_are_updated_one_after_another():
+    """Two halves of one matrix, and all of it: as three steps in a row would."""
+    options = {**SGD, "momentum": 0.0}
+    one, other = Parameter((6, 40), (1,), options, torch.float32), Parameter((6, 40), (1,), options, torch.float32)
+    for p, together in ((one, True), (other, False)):
+        views = [(p["w"][:3], p["grad"][:3]), (p["w"][3:], p["grad"][3:]), (p["w"], p["grad"])]
+        for some in [views] if together else [[view] for view in views]:
+            w, grad = ([view[which] for view in some] for which in (0, 1))
+            seen = [table.geometry(x, Row("", tuple(x.shape), tuple(x.shape), (1,), "")) for x in w]
+            rows = table.rows([w, grad], None, seen)
+            kernels_gpu.Steps().take(rows, DEVICE, torch.float32, torch.float32, option_bits(options), options)
+    assert one.bits() == other.bits() and one.bits()["w"] != one.before["w"].tobytes()
+
+
 def test_two_steps_in_a_row():
     """The second one has nothing to upload, and reads what the first one has left."""
     (p,) = stepped([Parameter((6, 37), (1,), {**SGD, "momentum": 0.0}, torch.float64)], times=2)
