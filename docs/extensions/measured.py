@@ -1,19 +1,83 @@
-"""The page of measured speeds: its tables are made from benchmarks/results/, at build time."""
+"""The page of measured speeds: its tables and pictures are made of benchmarks/results/ when the site is built."""
 
-import json
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks/results"
 MARK = "<!-- the measured tables -->"
 
 
+def words(about):
+    """What was measured on, as one line."""
+    flat = {**about, **about.get("versions", {})}
+    flat.pop("versions", None)
+    return ", ".join(f"{what} {value}" for what, value in flat.items() if value not in (None, "", {}))
+
+
+def table(case):
+    """A case as a Markdown table."""
+    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} numbers\n"]
+    lines += ["| peer | ms, median | ratio | 95 % interval | GB/s |", "|---|--:|--:|---|--:|"]
+    for peer in case.seconds:
+        low, high = case.interval(peer)
+        ratio = ("1", "") if peer == case.base else (f"{case.ratio(peer):.2f}", f"{low:.2f} to {high:.2f}")
+        speed = case.floor / case.median(peer) / 1e9
+        lines.append(f"| {peer} | {1000 * case.median(peer):.2f} | {ratio[0]} | {ratio[1]} | {speed:.1f} |")
+    return "\n".join(lines)
+
+
+def picture(cases, base):
+    """The ratios of all cases to their base, with intervals."""
+    import matplotlib.pyplot as plt
+
+    from docs.learn.drawing import show
+
+    peers = list(dict.fromkeys(peer for case in cases for peer in case.seconds if peer != base))
+    fig, ax = plt.subplots(figsize=(7.4, 0.6 + 0.16 * len(peers) * len(cases)))
+    height = 0.8 / len(peers)
+    for i, peer in enumerate(peers):
+        there = [(j + i * height, case) for j, case in enumerate(cases) if peer in case.seconds]
+        ratios = [case.ratio(peer) for _, case in there]
+        intervals = [case.interval(peer) for _, case in there]
+        below = [max(0, ratio - low) for ratio, (low, _) in zip(ratios, intervals, strict=True)]
+        above = [max(0, high - ratio) for ratio, (_, high) in zip(ratios, intervals, strict=True)]
+        errors = [below, above]
+        ax.barh([place for place, _ in there], ratios, 0.9 * height, xerr=errors, label=peer, alpha=0.85)
+    ax.axvline(1, color="#909090", lw=1)
+    ax.set_yticks([j + 0.4 - height / 2 for j in range(len(cases))], [case.name for case in cases])
+    ax.invert_yaxis()
+    ax.set_xlabel(f"time, relative to {base}: shorter is faster")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return show(
+        fig, "Bars: the time of each peer relative to the base, with 95 % intervals; the numbers stand in the tables."
+    )
+
+
 def tables():
-    return "No measurement is kept in this folder yet." if not list(RESULTS.glob("*.json")) else json.dumps({})
+    """All results, newest file by file; Markdown."""
+    from benchmarks import harness
+
+    parts, gpu = [], False
+    for file in sorted(harness.RESULTS.glob("*.json")):
+        about, cases = harness.load(file.stem)
+        gpu = gpu or any("gpu" in str(what).lower() for what in about)
+        parts += [f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n", f"{words(about)}.\n"]
+        bases = {case.base for case in cases}
+        if len(bases) == 1 and len(cases) <= 20:
+            parts += [f"{picture(cases, *bases)._repr_html_()}\n"]
+        tables = "\n\n".join(map(table, cases))
+        parts += [f"<details><summary>The numbers: {len(cases)} workloads</summary>\n\n{tables}\n\n</details>\n"]
+    if not parts:
+        parts.append("No measurement is kept in that folder yet.\n")
+    if not gpu:
+        parts.append("None of these was measured on a GPU.\n" if len(parts) > 1 else "")
+    return "\n".join(parts)
 
 
 def fill(app, docname, source):
-    source[0] = source[0].replace(MARK, tables()) if MARK in source[0] else source[0]
+    if MARK in source[0]:
+        sys.path.insert(0, str(ROOT))
+        source[0] = source[0].replace(MARK, tables())
 
 
 def setup(app):

@@ -1,0 +1,35 @@
+"""The page of speeds shows what the result files hold, and says so where there is nothing."""
+
+import sys
+from pathlib import Path
+
+from benchmarks import harness
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+from extensions import measured  # noqa: E402
+
+sys.path.remove(str(ROOT / "docs"))
+
+
+def test_no_results(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    assert "No measurement is kept" in measured.tables()
+
+
+def test_tables_of_results(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    seconds = {"base": [0.004, 0.001, 0.002], "ours": [0.001, 0.003, 0.001], harness.AGAIN: [0.002, 0.002, 0.004]}
+    case = harness.Case("net, Adam", "base", numbers=1000, tensors=3, floor=28000, seconds=seconds)
+    harness.save("cpu_step", {"cpu": "some", "versions": {"numpy": "2"}}, [case])
+    text = measured.tables()
+    assert "cpu some, numpy 2." in text and "3 tensors, 1,000 numbers" in text
+    assert "| base | 2.00 | 1 |  | 0.0 |" in text  # the median of 4, 1 and 2 ms
+    assert "| ours | 1.00 | 0.50 |" in text
+    assert "<svg" in text and "None of these was measured on a GPU" in text
+    harness.save("gpu_step", {"gpu": "one", "versions": {}}, [case])
+    assert "None of these" not in measured.tables()
+
+
+def test_the_page_has_a_place_for_them():
+    assert (ROOT / "docs/speed.md").read_text().count(measured.MARK) == 1
