@@ -94,10 +94,9 @@ def _run(model: nn.Module, watched: dict[str, Tensor], batch: Batch) -> "_Watch"
                 if ready:
                     watch.root(names[parameter], getattr(module, tensor_name))
                 else:
-                    hook = module.register_forward_pre_hook(
-                        lambda module, _, name=names[parameter], of=tensor_name: watch.root(name, getattr(module, of))
+                    stack.callback(
+                        module.register_forward_pre_hook(watch.rooting(names[parameter], tensor_name)).remove
                     )
-                    stack.callback(hook.remove)
         call(model)
     return watch
 
@@ -145,7 +144,8 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
         if buffer is not None
     ]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  what a model may draw from
-    kernels = torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled()
+    backends: Any = torch.backends
+    kernels = backends.cudnn.enabled, backends.mkldnn.enabled, backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -167,7 +167,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 def _set_kernels(cudnn: bool, mkldnn: bool, attention: bool) -> None:
-    torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled = cudnn, mkldnn
+    torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled = cudnn, mkldnn  # type: ignore[assignment]
     torch.backends.mha.set_fastpath_enabled(attention)
 
 
@@ -225,6 +225,10 @@ class _Watch(TorchDispatchMode):
     def root(self, name: str, x: Tensor) -> None:
         self.roots[name] = x
         self.nodes[id(x)] = _Node(frozenset([name]), self.key(name), lambda values: values[name], x)
+
+    def rooting(self, name: str, tensor_name: str) -> Callable[[nn.Module, Any], None]:
+        """A hook that comes after the one which computes the layer's tensor."""
+        return lambda module, args: self.root(name, getattr(module, tensor_name))
 
     def key(self, what: Any) -> int:
         return self.keys.setdefault(what, len(self.keys))
