@@ -153,8 +153,8 @@ def _refuse_shapeless(name: str, parameter: Tensor) -> None:
     if getattr(parameter, "_fsdp_flattened", False):
         raise ValueError(
             f"{name} is a flat shard of FullyShardedDataParallel (FSDP1), of shape {tuple(parameter.shape)}: which "
-            "weights feed one output unit is lost. Shard with fully_shard (FSDP2), which keeps shapes, or use "
-            "gc_torch.attach"
+            "weights feed one output unit is lost. Shard with fully_shard (FSDP2), which keeps shapes, or call "
+            'gc_torch.attach(None, model, where="gradient") before the model is wrapped'
         )
 
 
