@@ -314,6 +314,7 @@ def _step(
     lr: tl.int64, decay: tl.int64, a: tl.int64, b: tl.int64, c: tl.int64, d: tl.int64, eps: tl.int64,
     log_beta1: tl.int64, log_beta2: tl.int64,
     OPTIONS: tl.constexpr, KINDS: tl.constexpr, ALIGNED: tl.constexpr, DTYPE: tl.constexpr, STATE_DTYPE: tl.constexpr,
+    STEP_DTYPE: tl.constexpr,
 ):  # fmt: skip
     if GUARDED & OPTIONS:
         if tl.load(found_inf) != 0:
@@ -345,7 +346,7 @@ def _step(
         rate = tl.load(lr_tensor).to(A)
     correction1, correction2 = rate, rate
     if ADAM & OPTIONS:
-        step = tl.load(tl.load(row + _STEP).to(tl.pointer_type(tl.float32))).to(A)  # `_count` has been here
+        step = tl.load(tl.load(row + _STEP).to(tl.pointer_type(STEP_DTYPE))).to(A)  # `_count` has been here
         correction1 = _divide(1.0, -_expm1(step * _number(log_beta1, A), A), A)
         correction2 = _divide(1.0, _root(-_expm1(step * _number(log_beta2, A), A), A), A)
     n = (
@@ -368,14 +369,14 @@ def _step(
 
 
 @triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=_POINTERS)
-def _count(rows, found_inf, tensors: tl.int64, OPTIONS: tl.constexpr, BLOCK: tl.constexpr):
+def _count(rows, found_inf, tensors: tl.int64, OPTIONS: tl.constexpr, BLOCK: tl.constexpr, STEP_DTYPE: tl.constexpr):
     """One more step for every tensor, before any program of `_step` reads it."""
     if GUARDED & OPTIONS:
         if tl.load(found_inf) != 0:
             return
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = i < tensors
-    step = tl.load(rows + i * WIDTH + _STEP, mask=mask, other=0).to(tl.pointer_type(tl.float32))
+    step = tl.load(rows + i * WIDTH + _STEP, mask=mask, other=0).to(tl.pointer_type(STEP_DTYPE))
     tl.store(step, tl.load(step, mask=mask, other=0.0) + 1.0, mask=mask)
 
 
@@ -489,6 +490,7 @@ class Steps:
         self.take(
             table.rows(tensors, steps, seen), p.device, p.dtype, states[0].dtype if states else p.dtype,
             sum(bit.value for bit, on in options.items() if on), group, found_inf, grad_scale,
+            steps[0].dtype if steps else torch.float32,
         )  # fmt: skip
 
     def take(
@@ -501,6 +503,7 @@ class Steps:
         numbers: dict[str, Any],
         found_inf: Tensor | None = None,
         grad_scale: Tensor | None = None,
+        step_dtype: torch.dtype = torch.float32,
     ) -> None:
         """One step of all tensors of a table: one launch; two where some are not aligned; one more counts Adam's steps.
 
@@ -512,6 +515,7 @@ class Steps:
             numbers: lr (a tensor on the device is read there), weight_decay, and momentum and dampening or betas and
                 eps.
             found_inf, grad_scale: of a GradScaler, on the device.
+            step_dtype: of Adam's steps.
         """
         lr = numbers["lr"]
         if isinstance(lr, Tensor) and lr.device != device:
@@ -524,7 +528,7 @@ class Steps:
             if options & ADAM.value and len(rows):
                 _count[(-(-len(rows) // _AT_ONCE),)](
                     there.rows_there, none if found_inf is None else found_inf, len(rows),
-                    options & GUARDED.value, _AT_ONCE, num_warps=4,
+                    options & GUARDED.value, _AT_ONCE, _TRITON[step_dtype], num_warps=4,
                 )  # fmt: skip
             numbers = {**numbers, "lr": 0.0 if isinstance(lr, Tensor) else lr}
             for start, end, aligned in there.parts:
@@ -533,7 +537,8 @@ class Steps:
                     there.work_there[start:end], there.rows_there, lr if isinstance(lr, Tensor) else none,
                     none if found_inf is None else found_inf, none if grad_scale is None else grad_scale,
                     *_numbers(options, numbers, dtype),
-                    options, kinds, aligned, _TRITON[dtype], _TRITON[state_dtype], num_warps=WARPS,
+                    options, kinds, aligned, _TRITON[dtype], _TRITON[state_dtype], _TRITON[step_dtype],
+                    num_warps=WARPS,
                 )  # fmt: skip
 
     def _there(self, rows: np.ndarray, device: torch.device, itemsize: int) -> _Uploaded:
