@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -64,9 +65,11 @@ def run_command(
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report here, one page.")] = None,
 ) -> None:
     """Judge ports, and show what each passes, fails and does not provide."""
+    json_only = json_file is not None and str(json_file) == "-"
     try:
         select(level, chapter, property)
-        loaded = [load(target) for target in ports]
+        with _quiet(json_only):
+            loaded = [load(target) for target in ports]
         lists = read_for(known, loaded) if known else {}
     except (PortError, KnownError, ValueError) as error:
         raise CannotRun(str(error)) from error
@@ -74,13 +77,14 @@ def run_command(
         if file and str(file) != "-" and not file.parent.is_dir():
             raise CannotRun(f"{file} cannot be written: there is no folder {file.parent}.")
 
-    console = _console(stderr=json_file is not None and str(json_file) == "-")
+    console = _console(stderr=json_only)
     verdicts: list[Verdict] = []
     for port in loaded:
         if verdicts:
             console.rule()
         options = dict(level=level, profile=profile, seed=seed, chapters=chapter, only=property)
-        verdict = _judge(port, reasons_of(port, lists), options)
+        with _quiet(json_only):
+            verdict = _judge(port, reasons_of(port, lists), options)
         verdicts.append(verdict)
         report.show(verdict, console)
         if verdict.interrupted:
@@ -93,6 +97,11 @@ def run_command(
     if html_file:
         _write(html_file, report.html(verdicts))
     raise typer.Exit(code)
+
+
+def _quiet(json_only: bool) -> contextlib.AbstractContextManager:
+    """What a port prints goes elsewhere where the standard output is for JSON."""
+    return contextlib.redirect_stdout(sys.stderr) if json_only else contextlib.nullcontext()
 
 
 def _console(stderr: bool = False) -> Console:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import PRECISIONS, UNBOUNDED, Approx, decimals
+from .bounds import PRECISIONS, Approx, decimals
 from .port import NotProvided, Port
 from .result import Violation
 
@@ -25,10 +25,11 @@ def require(truth: bool, message: str, show: str | None = None) -> None:
 def agree(got: np.ndarray, want: Approx, what: str = "the result", show: str | None = None) -> None:
     """Every element of `got` is within its bound of the exact one. One that may overflow is not judged."""
     require(got.shape == want.value.shape, f"{what} has shape {got.shape}, and must have {want.value.shape}", show)
+    require(got.dtype.name in PRECISIONS, f"{what} has dtype {got.dtype.name}, which is not real floating point", show)
     wide = got.astype(np.float64)
     finite = np.isfinite(wide)
     distance = abs(decimals(np.where(finite, wide, 0)) - want.value)
-    largest = PRECISIONS[got.dtype.name].largest if got.dtype.name in PRECISIONS else UNBOUNDED
+    largest = PRECISIONS[got.dtype.name].largest
     judged = np.asarray(abs(want.value) + want.error < largest, dtype=bool)
     wrong = judged & (np.asarray(distance > want.error, dtype=bool) | ~finite)
     if wrong.any():

@@ -154,7 +154,9 @@ class Port:
                 raise NotProvided(str(error) or name) from error
             except Warning as warning:
                 raise Violation(f"{name} warns: {type(warning).__name__}: {warning}") from warning
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit, too: the exit code is the suite's
                 raise Violation(f"{name} raised {type(error).__name__}: {error}") from error
 
     def function(self, name: str) -> Callable:
@@ -196,7 +198,9 @@ def _import_module(path: str, target: str) -> ModuleType:
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(path)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and others: none of them is for us
         raise PortError(f"{target} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -212,7 +216,9 @@ def _import_file(path: str) -> ModuleType:
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and others: none of them is for us
         raise PortError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)

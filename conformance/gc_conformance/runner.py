@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from decimal import localcontext
@@ -17,10 +19,12 @@ from hypothesis.errors import Flaky
 
 from . import chapters as _chapters  # noqa: F401  (importing them fills the registry)
 from .bounds import CONTEXT
+from .honest import Straight
 from .port import NotProvided, Port, load
 from .registry import Property, select
 from .result import PropertyResult, RunResult, Violation
 
+_RIGHT = load(Straight())
 PROFILES = {"quick": 12, "standard": 80, "thorough": 1000}  # examples a property
 
 Progress = Callable[[int, int, str, PropertyResult | None], None]
@@ -117,10 +121,19 @@ def judge(prop: Property, port: Port, *, seed: int, examples: int, shrink: bool 
         except Violation:
             failing[:] = [case]
             raise
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # The suite stumbled over what it was given. If it does so over a right port, too, the fault is its own.
+            with contextlib.suppress(NotProvided, Violation):
+                prop.check(_RIGHT, case)
+            failing[:] = [case]
+            raise Violation(f"what the port returns cannot be judged: {type(error).__name__}: {error}") from error
         judged += 1
 
     try:
-        with np.errstate(all="ignore"), localcontext(CONTEXT):
+        with np.errstate(all="ignore"), warnings.catch_warnings(), localcontext(CONTEXT):
+            warnings.simplefilter("ignore")
             check()
     except Violation as violation:
         case, message = failing[0], str(violation)
