@@ -186,14 +186,38 @@ def check_a_plan_made_before_sharding_is_an_error():
     assert "make the plan after that" in message, message
 
 
-def check_fsdp1_is_an_error():
+def fsdp1(model, original):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # FSDP1 is deprecated
-        for original in (False, True):
-            model = FullyShardedDataParallel(single.network(), use_orig_params=original, device_id=torch.device("cpu"))
-            for make in (gct.plan, gct.AdamW, lambda model: gct.AdamW(model.parameters())):
-                message = processes.raised(ValueError, lambda make=make, model=model: make(model))
-                assert "flat shard" in message and "fully_shard" in message and "gc_torch.attach" in message, message
+        warnings.simplefilter("ignore", FutureWarning)  # it is deprecated
+        return FullyShardedDataParallel(model, use_orig_params=original, device_id=torch.device("cpu"))
+
+
+def check_fsdp1_is_an_error():
+    for original in (False, True):
+        model = fsdp1(single.network(), original)
+        for make in (gct.plan, gct.AdamW, lambda model: gct.AdamW(model.parameters())):
+            message = processes.raised(ValueError, lambda make=make, model=model: make(model))
+            assert "flat shard" in message and "fully_shard" in message and "gc_torch.attach" in message, message
+
+
+def check_fsdp1_with_gc_in_the_backward_pass():
+    for original in (False, True):
+        model = single.network()
+        gct.attach(None, model, where="gradient")
+        model = fsdp1(model, original)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.05)
+        single.train(model, optimizer, processes.mine())
+        with warnings.catch_warnings(), FullyShardedDataParallel.summon_full_params(model):
+            single.check_equal({name: p.detach().clone() for name, p in model.module.named_parameters()}, "AdamW")
+
+
+def check_gc_attached_to_an_optimizer_of_sharded_parameters():
+    for along in (None, lambda p: Shard(1) if p.shape == (10, 8) else None):
+        model = shard(single.network(), shard_placement_fn=along)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.05)
+        gct.attach(optimizer, model)
+        single.train(model, optimizer, processes.mine())
+        single.check_equal(processes.whole(model), "AdamW")
 
 
 def check_save():

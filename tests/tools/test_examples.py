@@ -1,5 +1,8 @@
 """The light ones of examples/tools: GC works in each, and would be missed. The others: examples/tools/test_heavy.py"""
 
+import re
+from pathlib import Path
+
 import equinox as eqx
 import numpy as np
 import optax
@@ -8,6 +11,9 @@ import torch
 from jax import tree
 
 from examples.tools import check, compiled, equinox_loop, flax_nnx, grad_scaler, timm_style
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/tools.md").read_text()
 
 
 def plain_adamw(model):
@@ -72,3 +78,19 @@ def test_equinox():
     assert losses[-1] < losses[0]
     start, end, _ = equinox_loop.train(lambda model: optax.sgd(0.3, momentum=0.9))
     assert moved(start, end) > check.FAIR_PART
+
+
+# ---- docs/tools.md
+
+
+def test_what_the_page_shows_of_the_others_is_in_them():
+    shown = re.findall(r"# not run: in (examples/tools/\w+\.py), by make test-all\n(.*?)```", PAGE, re.S)
+    assert len(shown) == PAGE.count("# not run") == 4
+    for file, block in shown:
+        lines = {line.strip() for line in (ROOT / file).read_text().splitlines()}
+        assert [line for line in block.splitlines() if line.strip() not in lines] == []
+
+
+def test_the_page_names_every_example():
+    files = {file.name for file in (ROOT / "examples/tools").glob("*.py")}
+    assert set(re.findall(r"\| `(\w+\.py)` \|", PAGE)) == files - {"check.py", "digits.py", "test_heavy.py"}
