@@ -19,9 +19,9 @@ def make_optimizer(model):
     return gct.AdamW(model, lr=3e-3)  # was: torch.optim.AdamW(model.parameters(), lr=3e-3)
 
 
-def train(make_optimizer=make_optimizer, **options):
+def train(make_optimizer=make_optimizer, accelerator=None):
     torch.manual_seed(0)
-    accelerator = Accelerator(gradient_accumulation_steps=2, **options)
+    accelerator = accelerator or Accelerator(gradient_accumulation_steps=2)
     model = nn.Sequential(nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10))
     optimizer = make_optimizer(model)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=4, gamma=0.5)
