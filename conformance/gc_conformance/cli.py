@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 try:
     import hypothesis  # noqa: F401
     import jsonschema  # noqa: F401
+    import ml_dtypes  # noqa: F401
     import rich  # noqa: F401
     import typer
     from rich.console import Console

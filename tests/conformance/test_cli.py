@@ -1,12 +1,15 @@
 """The command gc-conformance: verdicts, exit codes, reports, known failures."""
 
+import ast
 import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -284,11 +287,24 @@ def test_a_mutant_that_survives_is_named_and_fails_the_command(monkeypatch, caps
         assert ("SURVIVED: NotWrongAtAll" in capsys.readouterr().out) == bool(code)
 
 
-# ---- Without the extra
+# ---- The extra, and without it
+
+
+def test_the_extra_brings_all_that_the_suite_imports():
+    imported = set()
+    for file in Path(gc_conformance.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["conformance"]]
+    assert imported - sys.stdlib_module_names - {"gc_conformance"} == {re.match(r"\w+", need)[0] for need in needs}
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path, run):
-    for missing in ("typer", "rich", "hypothesis", "jsonschema"):
+    for missing in ("typer", "rich", "hypothesis", "jsonschema", "ml_dtypes"):
         code = f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = ['properties']; "
         done = run(sys.executable, "-c", code + "from gc_conformance.cli import main; main()", cwd=tmp_path)
         assert done.returncode == 2
