@@ -7,6 +7,7 @@
 from gc_core import AdamState, Plan, Row, SGDMState, View, fan_in_axes
 from gc_torch.adam import adam_init, adam_update
 from gc_torch.arrays import from_numpy, to_numpy
+from gc_torch.attach import Attachment, attach
 from gc_torch.operator import centralize
 from gc_torch.optimizer import SGD, Adam, AdamW
 from gc_torch.plan import ModelPlan, param_groups, plan
@@ -17,6 +18,7 @@ __all__ = [
     "Adam",
     "AdamState",
     "AdamW",
+    "Attachment",
     "ModelPlan",
     "Plan",
     "Row",
@@ -24,6 +26,7 @@ __all__ = [
     "View",
     "adam_init",
     "adam_update",
+    "attach",
     "centralize",
     "fan_in_axes",
     "from_numpy",
