@@ -100,7 +100,7 @@ def measure(
 
 
 def peak_beyond(step: Callable[[], Any]) -> float:
-    """MiB of the process's memory that a step needs beside what is there before it (Linux; the highest it ever gets)."""
+    """MiB of memory that a step needs beside what the process has before it, at its highest (Linux)."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
     before = _status("VmRSS")

@@ -18,9 +18,8 @@ from gc_torch.arrays import is_half
 
 FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
 
-# The pages with kernels, by the type of the device: each has `Steps`, and `NAME` for people.
-KERNELS = {"cuda": "gc_torch.kernels_gpu"}
-_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# The pages with kernels, by the type of the device: each has `Steps`, `DTYPES`, and `NAME` for people.
+KERNELS = {"cuda": "gc_torch.kernels_gpu", "cpu": "gc_torch.kernels_cpu"}
 _loaded: dict[str, ModuleType | None] = {}
 
 
@@ -40,15 +39,16 @@ def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     return _loaded[page]
 
 
-def kernel_is_right(p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:
+def kernel_is_right(kernel: ModuleType, p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:
     """Whether a kernel can take these tensors: floating point, with the same strides, states of one dtype.
 
     Args:
+        kernel: its page.
         p: the parameter, without gaps in its memory.
         grad: its gradient.
         states: None for one that is not there yet.
     """
-    if p.dtype not in _REAL or (grad.dtype, grad.device, grad.stride()) != (p.dtype, p.device, p.stride()):
+    if p.dtype not in kernel.DTYPES or (grad.dtype, grad.device, grad.stride()) != (p.dtype, p.device, p.stride()):
         return False
     there = [state for state in states if state is not None]
     if there and there[0].dtype not in (p.dtype, torch.float32):

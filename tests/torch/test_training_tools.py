@@ -519,7 +519,7 @@ def test_repr_names_the_path():
     params = list(model.parameters())
     for path, options in PATHS.items():
         text = repr(gct.AdamW(model, plan=model.plan, **options))
-        assert ("path: fused" if path == "unset" else f"path: {path}") in text
+        assert f"path: {'Numba' if path in ('unset', 'fused') else path}" in text
     text = repr(gct.SGD([{"params": params[:4]}, {"params": params[4:], "gc_on": None}], plan=model.plan, foreach=True))
     assert "Group 0: GC on the gradient of 2 of 4 parameters; path: foreach" in text
     assert "Group 1: no GC on 10 parameters; path: foreach" in text
