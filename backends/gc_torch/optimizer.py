@@ -140,7 +140,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             taken = set()
             for p, row in zip(params, rows, strict=True):
                 kernel = path.kernels(group, p.device) if first == path.FUSED else None
-                if kernel is not None and path.kernel_is_right(p, p, ()) and table.geometry(p, row) is not None:
+                if kernel is not None and path.kernel_is_right(kernel, p, p, ()) and table.geometry(p, row) is not None:
                     taken.add(kernel.NAME)
                 elif first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves):
                     taken.add(otherwise)
@@ -212,7 +212,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         raise ValueError(
             "the plan knows none of the parameters that are in the optimizer now: something has replaced them all, by "
             f"others of shapes {shapes} …, as ZeRO engines do, which flatten them. Of flat ones the weight vectors are "
-            "lost. Use fully_shard (FSDP2) or ZeroRedundancyOptimizer, which keep shapes, or gc_torch.attach"
+            "lost. Use fully_shard (FSDP2) or ZeroRedundancyOptimizer, which keep shapes; or one without GC, after "
+            'gc_torch.attach(None, model, where="gradient") before the model is wrapped'
         )
 
     def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
@@ -264,10 +265,13 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             taken = first
             if first == path.FUSED and not split:
                 kernel = path.kernels(group, params[i].device)
-                if kernel is not None and path.kernel_is_right(params[i], grads[i], others):
+                if kernel is not None and path.kernel_is_right(kernel, params[i], grads[i], others):
                     geometry = self._geometry(whole[i], params[i], rows[i])
                     if geometry is not None:
-                        alike = (params[i].device, params[i].dtype, others[0].dtype if others and not fresh else None)
+                        alike = (
+                            params[i].device, params[i].dtype, others[0].dtype if others and not fresh else None,
+                            columns[-1][i].dtype if self.kind == "adam" else None,
+                        )  # fmt: skip
                         found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
                         continue
             # Split ones meet in collectives: their path must not hang on the strides that one device happens to have.
@@ -313,7 +317,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         seen = [self._geometries[p][1] for p in batch.params]
         index = next(i for i, group in enumerate(self.param_groups) if group is batch.group)
         state_dtype = columns[2][0].dtype if columns[2] else dtype
-        key = (index, device, dtype, state_dtype, batch.fresh)
+        key = (index, device, dtype, state_dtype, tuple(seen))  # fresh or not: the second may be captured
         if key not in self._kernels:
             self._kernels[key] = cast(Any, path.kernels(batch.group, device)).Steps()
         self._kernels[key].step(self.kind, batch.group, columns, seen, batch.fresh, found_inf, grad_scale)
