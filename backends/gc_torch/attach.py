@@ -189,7 +189,8 @@ def _centralize_gradients(plan: ModelPlan, optimizer: torch.optim.Optimizer) -> 
         _check_dense(row, p.grad)
     grads = [sharded.local_grad(p, p.grad) for p, _ in found]
     rows: list[Any] = [sharded.row_of_shard(p, row) for p, row in found]
-    split = sharded.means([widen(grad) for grad in grads], rows) if any(map(sharded.is_sharded, grads)) else {}
+    some_split = any(isinstance(row, sharded.Split) for row in rows)
+    split = sharded.means([widen(grad) for grad in grads], rows) if some_split else {}
     for i, ((p, _), grad, row) in enumerate(zip(found, grads, rows, strict=True)):
         if i in split:
             grad.copy_(widen(grad) - split[i])
