@@ -75,6 +75,19 @@ def resolve(app, doctree):
         node.replace_self(link)
 
 
+def breakable(app, doctree):
+    """Long names in tables may break after an underscore."""
+    for table in doctree.findall(nodes.table):
+        for literal in table.findall(nodes.literal):
+            name = literal.astext()
+            if name.isidentifier() and len(name) > 24:
+                *pieces, end = name.split("_")
+                literal.clear()
+                for piece in pieces:
+                    literal += [nodes.Text(f"{piece}_"), nodes.raw("", "<wbr>", format="html")]
+                literal += nodes.Text(end)
+
+
 def pages(app):
     """A page for each file that some page links to, and for each module of the packages."""
     files = set().union(*app.env.source_pages.values())
@@ -130,5 +143,6 @@ def setup(app):
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", merge)
     app.connect("doctree-read", resolve, priority=400)  # before Sphinx copies files that are linked to
+    app.connect("doctree-read", breakable, priority=600)
     app.connect("html-collect-pages", pages)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}

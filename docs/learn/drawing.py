@@ -1,4 +1,4 @@
-"""What the chapters draw with: figures that take the colours of the page they stand in."""
+"""What the chapters draw with: figures that take the colours of their page."""
 
 import hashlib
 import html
@@ -13,7 +13,9 @@ import matplotlib.pyplot as plt
 
 matplotlib.rcParams.update(
     {
-        "axes.prop_cycle": matplotlib.cycler(color=["#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8"]),
+        "axes.prop_cycle": matplotlib.cycler(
+            color=["#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8"]
+        ),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "figure.constrained_layout.use": True,
@@ -36,7 +38,8 @@ class Drawing:
         self.svg, self.says = svg, says
 
     def _repr_html_(self) -> str:
-        return f'<div class="drawing" role="img" aria-label="{html.escape(self.says)}">{self.svg}</div>'
+        says = html.escape(self.says)
+        return f'<div class="drawing" role="img" aria-label="{says}">{self.svg}</div>'
 
     def __repr__(self) -> str:
         return f"[{self.says}]"
@@ -51,9 +54,15 @@ def show(figure: matplotlib.figure.Figure, says: str) -> Drawing:
     svg = svg[svg.index("<svg") :]
     width = float(re.search(r'width="([\d.]+)pt"', svg)[1]) * 4 / 3
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    style = f'style="width: 100%; max-width: {width:.0f}px; height: auto" fill="currentColor" aria-hidden="true"'
-    svg = svg.replace("<svg ", f"<svg {style} ", 1).replace("stroke: #000000", "stroke: currentColor")
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font-stack, sans-serif)", svg)
+    # On a phone it may be scrolled, so that its text stays readable.
+    least = min(0.75 * width, 480)
+    size = f"width: 100%; max-width: {width:.0f}px; min-width: {least:.0f}px"
+    style = f'style="{size}; height: auto" fill="currentColor" aria-hidden="true"'
+    svg = svg.replace("<svg ", f"<svg {style} ", 1)
+    svg = svg.replace("stroke: #000000", "stroke: currentColor")
+    svg = re.sub(
+        r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font-stack, sans-serif)", svg
+    )
     # Names inside one picture are not to meet those of the next on the page.
     own = "d" + hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{own}-", svg)
@@ -61,17 +70,19 @@ def show(figure: matplotlib.figure.Figure, says: str) -> Drawing:
 
 
 def output_units(shape, axes) -> np.ndarray:
-    """For each element of a tensor, the number of the output unit that it feeds; −1 where there are none."""
+    """The number of the output unit that each element of a tensor feeds; −1: none."""
     if axes is None:
         return np.full(shape, -1)
     axes = (axes,) if isinstance(axes, int) else axes
-    index = np.arange(np.prod([n for i, n in enumerate(shape) if i not in axes], dtype=int))
+    index = np.arange(
+        np.prod([n for i, n in enumerate(shape) if i not in axes], dtype=int)
+    )
     kept = [1 if i in axes else n for i, n in enumerate(shape)]
     return np.broadcast_to(index.reshape(kept), shape)
 
 
 def cells(ax, values, units, title="", digits=0) -> None:
-    """A matrix, or a 4-d tensor as a matrix of small matrices, each cell in the colour of its output unit."""
+    """A matrix, or a 4-d tensor as a matrix of matrices, in the colours of its units."""
     values, units = np.asarray(values), np.asarray(units)
     if values.ndim == 2:
         values, units = values[:, :, None, None], units[:, :, None, None]
@@ -81,8 +92,16 @@ def cells(ax, values, units, title="", digits=0) -> None:
         x, y = c * (width + gap) + j, -(r * (height + gap) + i)
         unit = units[r, c, i, j]
         colour = UNITS[unit % len(UNITS)] if unit >= 0 else "#909090"
-        ax.add_patch(plt.Rectangle((x, y - 1), 1, 1, facecolor=colour, alpha=0.38, edgecolor="none"))
-        ax.add_patch(plt.Rectangle((x, y - 1), 1, 1, facecolor="none", edgecolor=colour, linewidth=1))
+        ax.add_patch(
+            plt.Rectangle(
+                (x, y - 1), 1, 1, facecolor=colour, alpha=0.38, edgecolor="none"
+            )
+        )
+        ax.add_patch(
+            plt.Rectangle(
+                (x, y - 1), 1, 1, facecolor="none", edgecolor=colour, linewidth=1
+            )
+        )
         text = f"{values[r, c, i, j] + 0.0:.{digits}f}".replace("-", "−")
         ax.text(x + 0.5, y - 0.5, text, ha="center", va="center", fontsize=9)
     ax.set(
@@ -96,6 +115,21 @@ def cells(ax, values, units, title="", digits=0) -> None:
 
 def arrow(ax, start, end, colour, label="", **text) -> None:
     """An arrow in the plane from one point to another, named at its head."""
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0})
+    ax.annotate(
+        "",
+        end,
+        start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": colour,
+            "lw": 2,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        },
+    )
     if label:
-        ax.annotate(label, end, **{"xytext": (6, 4), "textcoords": "offset points", "color": colour, **text})
+        ax.annotate(
+            label,
+            end,
+            **{"xytext": (6, 4), "textcoords": "offset points", "color": colour, **text},
+        )
