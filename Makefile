@@ -3,11 +3,13 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all lint format docs ports clean
+.PHONY: help demo study test test-all lint format docs ports gpu clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
 PORTS := .venv-ports/bin/python
+# Of the machine with the GPU, which has everything already.
+GPU_PYTHON ?= python3
 TOOLS := .venv-tools/bin/python
 
 # What is tested is this folder, whatever the caller's shell puts in front of it.
@@ -46,6 +48,9 @@ docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 
 ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
 	$(PORTS) -m examples.ports
+
+gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs nothing: make gpu GPU_PYTHON=python3
+	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove .venv and everything built; runs/ stays
 	rm -rf .venv .venv-ports .venv-tools build dist .pytest_cache .ruff_cache .hypothesis
