@@ -45,6 +45,7 @@ format: .venv/.dev  ## apply the style
 
 docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 	$(PY) -m sphinx -W --keep-going -n -E -q -j 2 -b html docs docs/_build/html
+	@echo "The site is in docs/_build/html/index.html"
 
 ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
 	$(PORTS) -m examples.ports

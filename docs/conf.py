@@ -54,6 +54,7 @@ html_css_files = ["site.css"]
 html_js_files = [("projection.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which browsers refuse for files
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b62a4", "color-brand-content": "#0b62a4"},
     "dark_css_variables": {"color-brand-primary": "#7cc0ff", "color-brand-content": "#7cc0ff"},

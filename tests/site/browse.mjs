@@ -91,21 +91,33 @@ async function tab() {
 
   for (let page = queue.shift(); page; page = queue.shift()) {
     problems = [];
-    const url = pathToFileURL(resolve(folder, page)).href;
+    const [file, query] = page.split("?");
+    const url = pathToFileURL(resolve(folder, file)).href + (query ? `?${query}` : "");
     await show(url, "desktop", "light");
     const { links, ids } = await ask(`({
       links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
       ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
     })`);
+    const hits = query ? await ask(searchHits) : [];
     await show(url, "phone", "dark");
     const wide = await ask("document.documentElement.scrollWidth - document.documentElement.clientWidth");
     if (wide > 0) problems.push(`is ${wide} pixels wider than a phone`);
     const unseen = await ask(unseenTexts);
     if (unseen) problems.push(`has ${unseen} texts that a dark page hides`);
     if (await ask("!!document.querySelector('.projection .handle')")) problems.push(...(await interactive(tell, ask)));
-    found[page] = { problems, links, ids };
+    found[page] = { problems, links, ids, hits };
   }
 }
+
+// The pages that the site's search has found, once it says that it is done.
+const searchHits = `new Promise((done) => {
+  const look = () => {
+    if (document.querySelector(".search-summary")?.textContent) {
+      setTimeout(() => done([...document.querySelectorAll("#search-results li a")].map((a) => a.href)), 500);
+    } else setTimeout(look, 50);
+  };
+  look();
+})`;
 
 const unseenTexts = `[...document.querySelectorAll("p, li, td, h1")].filter((node) => {
   const rgb = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
