@@ -189,16 +189,16 @@ def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:
         over -= cut
     lines = []
     for cells in table:
-        wrapped = [_wrapped(cell, size) for cell, size in zip(cells, widths, strict=True)]
-        for i in range(max(map(len, wrapped))):
-            texts = (column[i] if i < len(column) else "" for column in wrapped)
+        columns = [wrapped(cell, size) for cell, size in zip(cells, widths, strict=True)]
+        for i in range(max(map(len, columns))):
+            texts = (column[i] if i < len(column) else "" for column in columns)
             padded = (text.ljust(size) for text, size in zip(texts, widths, strict=True))
             lines.append("  ".join(padded).rstrip())
     return lines
 
 
-def _wrapped(cell: str, width: int) -> list[str]:
-    """The cell in lines of at most `width`; a name breaks after a dot, a shape after a ×, if it can."""
+def wrapped(cell: str, width: int) -> list[str]:
+    """A cell of a table in lines of at most `width`; a name breaks after a dot, a shape after a ×, if it can."""
     lines = []
     while len(cell) > width:
         cut = max(cell.rfind(mark, 0, width) for mark in " .×") + 1 or width

@@ -11,6 +11,7 @@ from gc_torch.attach import Attachment, attach
 from gc_torch.operator import centralize
 from gc_torch.optimizer import SGD, Adam, AdamW
 from gc_torch.plan import ModelPlan, param_groups, plan
+from gc_torch.report import Recorder, Report, ReportRow, report
 from gc_torch.sgdm import sgdm_init, sgdm_update
 
 __all__ = [
@@ -21,6 +22,9 @@ __all__ = [
     "Attachment",
     "ModelPlan",
     "Plan",
+    "Recorder",
+    "Report",
+    "ReportRow",
     "Row",
     "SGDMState",
     "View",
@@ -32,6 +36,7 @@ __all__ = [
     "from_numpy",
     "param_groups",
     "plan",
+    "report",
     "sgdm_init",
     "sgdm_update",
     "to_numpy",
