@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from examples.reproduce.recipe import Recipe, Wrong
 
-# blocks of each stage, bottleneck or basic, groups and width of a group
+# blocks of each stage, bottleneck or basic, groups, and channels of a group where the first stage has 64
 OWN = {
     "resnet18": ((2, 2, 2, 2), False, 1, 64),
     "resnet34": ((3, 4, 6, 3), False, 1, 64),
@@ -81,7 +81,7 @@ class Layers:
         return conv
 
     def norm(self, channels: int) -> nn.Module:
-        return nn.GroupNorm(32, channels) if self.group else nn.BatchNorm2d(channels)
+        return nn.GroupNorm(min(32, channels), channels) if self.group else nn.BatchNorm2d(channels)
 
 
 class ResNet(nn.Module):
@@ -89,16 +89,16 @@ class ResNet(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        blocks, bottleneck, groups, width = OWN[recipe.model]
+        blocks, bottleneck, groups, of_group = OWN[recipe.model]
         make = Layers(recipe)
-        self.conv1 = make.conv(3, 64, 3) if recipe.small_images else make.conv(3, 64, 7, 2)
-        self.bn1 = make.norm(64)
+        into = recipe.width
+        self.conv1 = make.conv(3, into, 3) if recipe.small_images else make.conv(3, into, 7, 2)
+        self.bn1 = make.norm(into)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if recipe.small_images else nn.MaxPool2d(3, 2, 1)
-        into = 64
         for stage, count in enumerate(blocks):
-            planes = 64 * 2**stage
-            inner, out = (planes * groups * width // 64, 4 * planes) if bottleneck else (planes, planes)
+            planes = recipe.width * 2**stage
+            inner, out = (planes * groups * of_group // 64, 4 * planes) if bottleneck else (planes, planes)
             layers = []
             for i in range(count):
                 stride = 2 if stage and i == 0 else 1

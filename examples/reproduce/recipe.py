@@ -34,6 +34,7 @@ class Recipe:
     test: str = "val"
     # model
     model: str = "resnet50"
+    width: int = 64  # channels of our own ResNets' first stage
     norm: str = "bn"  # "bn" or "gn"
     weight_standardization: bool = False
     small_images: bool = False  # a 3×3 stem without pooling
@@ -95,7 +96,7 @@ def checked(values: dict[str, Any]) -> Recipe:
         elif type(value) is not wanted:
             raise Wrong(f"{name} must be a {wanted.__name__}; got {value!r}")
     recipe = Recipe(**values)
-    for name in ("classes", "crop", "epochs", "batch"):
+    for name in ("classes", "crop", "width", "epochs", "batch"):
         if getattr(recipe, name) < 1:
             raise Wrong(f"{name} must be at least 1; got {getattr(recipe, name)}")
     for name, allowed in (

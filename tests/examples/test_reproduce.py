@@ -33,7 +33,8 @@ from examples.reproduce import recipe as recipes
 from examples.reproduce.recipe import Wrong
 
 KILLS = int(os.environ.get("KILLS", "2"))  # KILLS=10 for more
-TINY = ["crop=16", "epochs=1", "batch=8"]
+# The networks have all their layers, and few channels.
+TINY = ["width=16", "crop=16", "epochs=1", "batch=8"]
 
 
 def make_cifar(folder, train=16, test=8):
@@ -65,6 +66,15 @@ def make_folders(folder, parts, classes=3, each=4):
                 image = Image.fromarray(rng.integers(256, size=(40, 52, 3), dtype=np.uint8))
                 image.save(folder / part / f"class{label}" / f"{i}.{'jpg' if i else 'png'}")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """These networks are too small to share."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +122,7 @@ def weights(tmp_path_factory):
     """Pretrained weights, as a file: those of a ResNet-50 with another head."""
     file = tmp_path_factory.mktemp("weights") / "resnet50.pth"
     torch.manual_seed(5)
-    torch.save(models.ResNet(recipes.load("imagenet", "r50-bn", "sgdm", [])).state_dict(), file)
+    torch.save(models.ResNet(recipes.load("imagenet", "r50-bn", "sgdm", ["width=16"])).state_dict(), file)
     return file
 
 
@@ -158,7 +168,9 @@ def test_a_recipe_file_is_right_for_every_variant_and_optimizer(name):
 
 def test_gc_is_on_convolutions_only_where_the_paper_says_so():
     for name, on_the_head in (("imagenet", False), ("mini-imagenet", True)):
-        recipe = recipes.load(name, next(iter(recipes.read(name)["variants"])), "sgdm", ["model='resnet18'"])
+        recipe = recipes.load(
+            name, next(iter(recipes.read(name)["variants"])), "sgdm", ["model='resnet18'", "width=16"]
+        )
         model = models.build(recipe, None)
         plan = training.make_plan(model, recipe)
         assert (plan["fc.weight"].axes is not None) == on_the_head
@@ -169,7 +181,7 @@ def test_gc_is_on_convolutions_only_where_the_paper_says_so():
 
 
 def test_the_head_has_its_own_learning_rate(weights):
-    recipe = recipes.load("fine-grained", "cub", "sgdm", [])
+    recipe = recipes.load("fine-grained", "cub", "sgdm", ["width=16"])
     model = models.build(recipe, weights)
     body, last = training.make_optimizer(model, recipe, "gradient").param_groups
     assert (body["lr"], last["lr"]) == (0.01, 0.1)
@@ -183,7 +195,7 @@ def test_the_head_has_its_own_learning_rate(weights):
 def test_adagrad_has_gc_in_front_with_the_decay_inside():
     """Against Adagrad's rule written out, with numbers of few bits so that the means are exact."""
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2, bias=False))
-    recipe = recipes.load("cifar100", "resnet18", "adagrad", ["weight_decay=0.5", "lr=0.25"])
+    recipe = recipes.load("cifar100", "resnet18", "adagrad", ["weight_decay=0.5", "lr=0.25", "width=16"])
     plan = gct.plan(model)
     optimizer = training.adagrad(
         model, [{"params": list(model.parameters())}], plan, "gradient", lr=0.25, weight_decay=0.5
@@ -273,7 +285,7 @@ def test_what_is_said_without_torchvision(variant, cifar, tmp_path, monkeypatch)
 
 
 def test_weights_are_refused_by_name(weights, tmp_path):
-    recipe = recipes.load("fine-grained", "cub", "sgdm", [])
+    recipe = recipes.load("fine-grained", "cub", "sgdm", ["width=16"])
     for file, word in (
         (None, "--weights"),
         (tmp_path / "none.pth", "not a file"),
@@ -285,7 +297,9 @@ def test_weights_are_refused_by_name(weights, tmp_path):
             file.write_bytes(weights.read_bytes()[:10_000])
         if file and file.name == "pickled.pth":
             torch.save({"conv1.weight": Hostile()}, file)
-        one = recipes.load("fine-grained", "cub", "sgdm", ["model='resnet18'"]) if file == weights else recipe
+        one = (
+            recipes.load("fine-grained", "cub", "sgdm", ["model='resnet18'", "width=16"]) if file == weights else recipe
+        )
         with pytest.raises(Wrong, match=word):
             models.build(one, file)
     assert not Hostile.ran
@@ -442,7 +456,7 @@ def test_the_learning_rate_falls_at_its_milestones(cifar, tmp_path):
 
 
 LONG = ["--variant", "resnet18", "--optimizer", "adam", "--every", "3"]
-LONG_SETTINGS = ["crop=8", "batch=2", "epochs=10"]
+LONG_SETTINGS = ["width=16", "crop=8", "batch=2", "epochs=20"]
 
 
 def ends(out):
@@ -473,14 +487,17 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(cif
     for line in LONG_SETTINGS:
         options += ["--set", line]
     once = [sys.executable, "-m", "examples.reproduce", "run", "cifar100", *options, "--out"]
-    whole = subprocess.run([*once, tmp_path / "whole"], capture_output=True, text=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = subprocess.run([*once, tmp_path / "whole"], env=env, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
 
     file = tmp_path / "killed/cifar100/resnet18-adam-gc_gradient-seed0/checkpoint.pt"
     reached = []
     for _ in range(KILLS):
         before = file.stat().st_mtime_ns if file.exists() else 0
-        process = subprocess.Popen([*once, tmp_path / "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*once, tmp_path / "killed"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         while process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > before):
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.5))
@@ -489,7 +506,7 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(cif
         assert process.returncode in (-signal.SIGKILL, 0)
         reached.append(checkpoint.load(file)["at"]["step"])
     assert reached == sorted(reached) and reached[0] > 0
-    done = subprocess.run([*once, tmp_path / "killed"], capture_output=True, text=True)
+    done = subprocess.run([*once, tmp_path / "killed"], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert same(ends(tmp_path / "whole"), ends(tmp_path / "killed"))
 
