@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
     "sphinx_design",
+    "extensions.docstrings",
     "extensions.mathml",
     "extensions.measured",
     "extensions.notebooks",
@@ -41,8 +42,7 @@ default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True}
-napoleon_custom_sections = ["Formula", "Source"]
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style"), "Formula", "Source"]
 napoleon_use_rtype = False
 
 # ---- Looks
