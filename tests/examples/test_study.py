@@ -77,8 +77,8 @@ def test_the_numbers_are_complete_and_of_this_grid():
 
 def test_words_follow_the_intervals():
     found = [Interval(1.0, 0.5), Interval(-1.0, 0.5), Interval(-1.0, 0.5), Interval(0.1, 0.5)]
-    assert page.counted(found, "higher") == "1 show it better, 2 worse, 1 show nothing"
-    assert page.counted(found, "lower") == "2 show it better, 1 worse, 1 show nothing"
+    assert page.counted(found, "higher") == "1 better, 2 worse, 1 neither"
+    assert page.counted(found, "lower") == "2 better, 1 worse, 1 neither"
     assert page.shown(Interval(-1.0, 0.5), "{:+.2f}") == "**−1.00 ± 0.50**"
     assert page.shown(Interval(0.25, 0.5), "{:+.2f}") == "+0.25 ± 0.50"
 
