@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
     "sphinx_design",
+    "extensions.complete",
     "extensions.docstrings",
     "extensions.mathml",
     "extensions.measured",

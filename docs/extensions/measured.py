@@ -11,6 +11,7 @@ def words(about):
     """What was measured on, as one line."""
     flat = {**about, **about.get("versions", {})}
     flat.pop("versions", None)
+    flat = {what: f"{value:,.0f}" if isinstance(value, float) else value for what, value in flat.items()}
     return ", ".join(f"{what} {value}" for what, value in flat.items() if value not in (None, "", {}))
 
 

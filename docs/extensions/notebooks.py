@@ -6,6 +6,7 @@ built page.
 
 import logging
 import re
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,6 +32,9 @@ def executed(file):
         place = {"metadata": {"path": folder}}
         client = NotebookClient(notebook, km=kernel, timeout=300, shutdown_kernel="immediate", resources=place)
         client.execute(cleanup_kc=True)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = list(merged(cell.outputs))
     return notebook
 
 
@@ -68,6 +72,15 @@ def run(app, doctree):
     nbformat.write(notebook, target)
     link = f'<p class="notebook"><a href="{target.name}" download>This chapter as a notebook</a></p>'
     doctree[0].append(nodes.raw("", link, format="html"))
+
+
+def merged(outputs):
+    """What was printed in pieces, in one."""
+    for _, pieces in groupby(outputs, key=lambda output: output.get("name", id(output))):
+        first, *rest = pieces
+        if rest:
+            first.text += "".join(piece.text for piece in rest)
+        yield first
 
 
 def show(output):

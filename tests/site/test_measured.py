@@ -1,15 +1,11 @@
 """The page of speeds shows what the result files hold, and says so where there is nothing."""
 
-import sys
 from pathlib import Path
 
 from benchmarks import harness
+from docs.extensions import measured
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "docs"))
-from extensions import measured  # noqa: E402
-
-sys.path.remove(str(ROOT / "docs"))
 
 
 def test_no_results(monkeypatch, tmp_path):
