@@ -10,6 +10,7 @@ step of every peer is held against the rule in float64.
 import argparse
 import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -18,18 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.gpu_ports import DEVICE, force
 from benchmarks.harness import AGAIN, Case, measure
+from benchmarks.shapes import MODELS, Shape, gpt2, out_first, resnet50, transformer
 
 ON_GPU = DEVICE != "cpu"
 BASE = "torch fused, no GC"
-SLEEP = 6_000_000  # clock cycles that the device waits, some milliseconds
+SLEEP = 6_000_000, 8_000  # clock cycles that the device waits, and more for each tensor: some milliseconds
 HYPER = {
     "SGD": dict(lr=1e-3, momentum=0.9, weight_decay=1e-4),
     "Adam": dict(lr=1e-3),
@@ -38,62 +40,11 @@ HYPER = {
 PASSES = {"SGD": 5, "Adam": 7, "AdamW": 7}  # over the parameters, at the least
 
 
-class Shape(NamedTuple):
-    shape: tuple[int, ...]
-    axes: tuple[int, ...] | None = None
-
-
-def out_first(*shape: int) -> Shape:
-    return Shape(shape, tuple(range(1, len(shape))))
-
-
-def resnet50() -> list[Shape]:
-    found: list[Shape] = []
-
-    def conv(inputs: int, outputs: int, size: int) -> None:
-        found.extend([out_first(outputs, inputs, size, size), Shape((outputs,)), Shape((outputs,))])
-
-    conv(3, 64, 7)
-    inputs = 64
-    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
-        for block in range(blocks):
-            conv(inputs, width, 1)
-            conv(width, width, 3)
-            conv(width, 4 * width, 1)
-            if block == 0:
-                conv(inputs, 4 * width, 1)
-            inputs = 4 * width
-    return [*found, out_first(1000, inputs), Shape((1000,))]
-
-
-def transformer(width: int, layers: int, *, in_out: bool = False) -> list[Shape]:
-    found = []
-    for inputs, outputs in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
-        found += [Shape((inputs, outputs), (0,)) if in_out else out_first(outputs, inputs), Shape((outputs,))]
-    return (found + [Shape((width,))] * 4) * layers
-
-
-def vit_b16() -> list[Shape]:
-    return [
-        out_first(768, 3, 16, 16), Shape((768,)), Shape((1, 1, 768)), Shape((1, 197, 768)),
-        *transformer(768, 12), Shape((768,)), Shape((768,)), out_first(1000, 768), Shape((1000,)),
-    ]  # fmt: skip
-
-
-def gpt2() -> list[Shape]:
-    return [Shape((50257, 768)), Shape((1024, 768)), *transformer(768, 12, in_out=True), *[Shape((768,))] * 2]
-
-
 def billion() -> list[Shape]:
-    return [Shape((32000, 2048)), *transformer(2048, 19), Shape((2048,)), Shape((2048,))]
+    return [Shape((32000, 2048)), *transformer(2048, 19, in_out=False), Shape((2048,)), Shape((2048,))]
 
 
-WORKLOADS: dict[str, Callable[[], list[Shape]]] = {
-    "ResNet-50": resnet50,
-    "ViT-B/16": vit_b16,
-    "GPT-2 124M": gpt2,
-    "1B": billion,
-}
+WORKLOADS: dict[str, Callable[[], list[Shape]]] = {**MODELS, "1B": billion}
 LAYOUTS = {
     "2,000 tensors of 1,000": lambda: [out_first(50, 20)] * 2000,
     "rows of 9": lambda: [out_first(1 << 20, 9)] * 4,
@@ -116,7 +67,9 @@ def smaller(shapes: list[Shape], most: int) -> list[Shape]:
 # ---- Time
 
 
-def timed(steps: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+def timed(
+    steps: dict[str, Callable[[], Any]], rounds: int, tensors: int = 1
+) -> tuple[dict[str, list[float]], dict[str, float]]:
     """The device's seconds of each peer in each round, interleaved; the host's milliseconds of the median round."""
     if not ON_GPU:
         seconds = measure(steps, rounds)
@@ -132,7 +85,7 @@ def timed(steps: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, l
         rng.shuffle(order)
         for name in order:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(SLEEP)
+            torch.cuda._sleep(SLEEP[0] + SLEEP[1] * tensors)
             begin.record()
             start = time.perf_counter()
             steps[name]()
@@ -160,7 +113,7 @@ def case(
     name: str, base: str, shapes: list[Shape], itemsize: int, passes: int, steps: dict[str, Callable[[], Any]],
     rounds: int, copy: float, extra: dict[str, dict[str, float]] | None = None,
 ) -> Case:  # fmt: skip
-    seconds, host = timed(steps, rounds)
+    seconds, host = timed(steps, rounds, len(shapes))
     numbers = sum(prod(one.shape) for one in shapes)
     made = Case(name, base, numbers, len(shapes), numbers * itemsize * passes, seconds, extra or {})
     for peer in steps:
@@ -298,8 +251,12 @@ def enough_memory(shapes: list[Shape], itemsize: int, states: int) -> str:
     return "" if needed < 0.9 * free else f"needs {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free"
 
 
-def torch_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
-    copy, cases, notes = bandwidth(), [], {}
+# Each part yields its cases, so that those are kept that were done when its time was over.
+
+
+def torch_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
+    notes["copy bytes a second"] = copy = bandwidth()
+    notes["apex"] = "measured" if _apex("Adam") else "not run: not installed"
     for workload, make in WORKLOADS.items():
         shapes = smaller(make(), 24) if small else make()
         for dtype in ("float32", "bfloat16"):
@@ -308,37 +265,56 @@ def torch_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
                 if why := enough_memory(shapes, 2 if dtype == "bfloat16" else 4, 8):
                     notes[name] = f"not run: {why}"
                     continue
-                cases.append(torch_case(workload, shapes, dtype, kind, rounds, copy, update=workload != "1B"))
+                yield torch_case(workload, shapes, dtype, kind, rounds, copy, update=workload != "1B")
                 _empty()
-    notes["copy bytes a second"] = copy
-    notes["apex"] = "measured" if _apex("Adam") else "not run: not installed"
-    return cases, notes
 
 
-def layouts_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
-    copy, cases = bandwidth(), []
+def layouts_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
+    notes["copy bytes a second"] = copy = bandwidth()
     for name, make in LAYOUTS.items():
         shapes = smaller(make(), 24) if small else make()
         for dtype in ("float32", "bfloat16"):
-            cases.append(torch_case(name, shapes, dtype, "Adam", rounds, copy, update=True))
+            yield torch_case(name, shapes, dtype, "Adam", rounds, copy, update=True)
             _empty()
-    return cases, {"copy bytes a second": copy, "warps": warps(small, rounds)}
+    notes["ms of a step on GPT-2's shapes by warps a program"] = warps(small, rounds)
 
 
-def sizes_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
+def sizes_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
     """Cost against the number of parameters, and against that of tensors."""
-    copy, cases, notes = bandwidth(), [], {}
-    for exponent in (20, 23, 26, 30) if not small else (10, 12):
-        shapes = [out_first(1 << (exponent - exponent // 2), 1 << (exponent // 2 - 1))] * 2
+    notes["copy bytes a second"] = copy = bandwidth()
+    for exponent in (20, 22, 24, 26, 28, 30) if not small else (10, 12):
+        fan_in = min(10, (exponent - 4) // 2)
+        shapes = [out_first(1 << (exponent - 4 - fan_in), 1 << fan_in)] * 16
         if why := enough_memory(shapes, 4, 8):
             notes[f"parameters 2^{exponent}"] = f"not run: {why}"
             continue
-        cases.append(torch_case(f"parameters 2^{exponent}", shapes, "float32", "Adam", rounds, copy))
+        yield torch_case(f"parameters 2^{exponent}", shapes, "float32", "Adam", rounds, copy)
         _empty()
     for tensors in (1, 10, 100, 1000, 10000) if not small else (1, 10):
-        cases.append(torch_case(f"{tensors} tensors", [out_first(50, 20)] * tensors, "float32", "Adam", rounds, copy))
+        yield torch_case(f"{tensors} tensors", [out_first(50, 20)] * tensors, "float32", "Adam", rounds, copy)
         _empty()
-    return cases, {**notes, "copy bytes a second": copy}
+
+
+def warm_part(small: bool, share: int, of: int) -> None:
+    """Compile what the other parts will need, on as many processes as there are: the cache on the disk keeps it."""
+    work = [(make, kind) for make in WORKLOADS.values() for kind in HYPER] + [
+        (make, "Adam") for make in LAYOUTS.values()
+    ]
+    for make, kind in work[share::of]:
+        shapes = smaller(make(), 24) if small else make()
+        # Fan-in axes as they are, the others short, yet of multiples of 16 bytes where they were: the same kernel.
+        few = {
+            Shape(
+                tuple(n if i in (one.axes or ()) or n < 64 or n % 8 else 64 for i, n in enumerate(one.shape)), one.axes
+            )
+            for one in shapes
+        }
+        for dtype in ("float32", "bfloat16"):
+            model = Model(list(few), dtype)
+            for optimizer, on in torch_peers(model, kind, update=True).values():
+                if on:
+                    optimizer.step()
+                    optimizer.step()
 
 
 def warps(small: bool, rounds: int) -> dict[str, float]:
@@ -365,19 +341,16 @@ def _empty() -> None:
         torch.cuda.empty_cache()
 
 
-def start_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
+def start_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
     """Seconds of a first step, in a new process: with nothing compiled before, and with what another one has left."""
-    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for when in ("nothing cached", "cached by an earlier process"):
             command = [sys.executable, "-m", "benchmarks.gpu_speed", "first-step", "-", *["--small"] * small]
-            done = subprocess.run(
-                command, env={**os.environ, "TRITON_CACHE_DIR": folder}, capture_output=True, text=True
-            )
-            found[f"first step, {when}, s"] = (
-                float(done.stdout) if done.returncode == 0 else f"failed: {done.stderr[-500:]}"
-            )
-    return [], found
+            environment = {**os.environ, "TRITON_CACHE_DIR": folder}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            notes[f"first step, {when}, s"] = float(done.stdout)
+    yield from ()
 
 
 def first_step(small: bool) -> None:
@@ -396,8 +369,8 @@ def first_step(small: bool) -> None:
 # ---- CuPy and JAX
 
 
-def cupy_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
-    copy, cases = bandwidth(), []
+def cupy_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
+    notes["copy bytes a second"] = copy = bandwidth()
     if ON_GPU:
         import cupy
 
@@ -432,13 +405,11 @@ def cupy_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
                 off = abs(there - p.detach().cpu().numpy())
                 # Next to ĝ = 0, float32 may take any part of Adam's first step.
                 assert (off > 1e-5).mean() < 1e-3, f"{workload}, {kind}: gc_cupy and gc_torch differ by {off.max()}"
-            cases.append(case(f"{workload}, float32, {kind}", BASE, shapes, 4, PASSES[kind], steps, rounds, copy))
+            yield case(f"{workload}, float32, {kind}", BASE, shapes, 4, PASSES[kind], steps, rounds, copy)
             _empty()
-    return cases, {"copy bytes a second": copy}
 
 
-def jax_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+def jax_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -448,63 +419,71 @@ def jax_part(small: bool, rounds: int) -> tuple[list[Case], dict[str, Any]]:
 
     if ON_GPU and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX sees no GPU, only {jax.devices()}")
-    again, cases = 10 if ON_GPU else 2, []
+    times = 10 if ON_GPU else 2
     size = 1 << (28 if ON_GPU else 20)
-    copier = jax.jit(lambda x: x + 1.0)
-    source = jnp.zeros(size)
+    copier, source = jax.jit(lambda x: x + 1.0), jnp.zeros(size)
     seconds = measure({"": lambda: copier(source).block_until_ready()}, 20)[""]
-    copy = 2 * 4 * size / statistics.median(seconds)
+    notes["copy bytes a second"] = copy = 2 * 4 * size / statistics.median(seconds)
+    notes["time"] = f"by the host's clock, {times} steps at a time"
     base = "optax, no GC"
-    for layout in ("out_first", "out_last"):
-        for workload in ("ResNet-50", "GPT-2 124M"):
-            shapes = smaller(WORKLOADS[workload](), 24) if small else WORKLOADS[workload]()
-            turned = [turn(one, layout) for one in shapes]
-            axes = {str(i): one.axes for i, one in enumerate(turned)}
-            for dtype in ("float32", "bfloat16"):
-                rng = np.random.default_rng(0)
-                params = {str(i): jnp.asarray(rng.standard_normal(one.shape), dtype) for i, one in enumerate(turned)}
-                grads = {name: jnp.asarray(rng.standard_normal(w.shape) + 0.5, dtype) for name, w in params.items()}
-                plan = gc_jax.plan(params, layout, overrides=axes)
-                for kind, (plain, ours) in {
-                    "SGD": (optax.sgd(1e-3, 0.9), gc_jax.sgd(1e-3, 0.9, plan=plan)),
-                    "Adam": (optax.adam(1e-3), gc_jax.adam(1e-3, plan=plan)),
-                }.items():
-                    transforms = {base: plain, AGAIN: plain, "gc_jax": ours}
-                    if layout == "out_first":
-                        transforms["optax.centralize, optax"] = optax.chain(optax.centralize(), plain)
-                    steps = {}
-                    for peer, transform in transforms.items():
+    work = [
+        (model, dtype, kind, layout)
+        for model, dtype, kind in (
+            ("GPT-2 124M", "float32", "Adam"), ("GPT-2 124M", "bfloat16", "Adam"), ("ResNet-50", "float32", "Adam"),
+            ("ResNet-50", "float32", "SGD"),
+        )
+        for layout in ("out_last", "out_first")
+    ]  # fmt: skip
+    for workload, dtype, kind, layout in work:
+        shapes = [turn(one, layout) for one in (smaller(MODELS[workload](), 24) if small else MODELS[workload]())]
+        rng = np.random.default_rng(0)
+        params = {str(i): jnp.asarray(rng.standard_normal(one.shape), dtype) for i, one in enumerate(shapes)}
+        grads = {name: jnp.asarray(rng.standard_normal(w.shape) + 0.5, dtype) for name, w in params.items()}
+        plan = gc_jax.plan(params, layout, overrides={str(i): one.axes for i, one in enumerate(shapes)})
+        plain = optax.sgd(1e-3, 0.9) if kind == "SGD" else optax.adam(1e-3)
+        ours = gc_jax.sgd(1e-3, 0.9, plan=plan) if kind == "SGD" else gc_jax.adam(1e-3, plan=plan)
+        transforms = {base: plain, AGAIN: plain, "gc_jax": ours}
+        if layout == "out_first":
+            transforms["optax.centralize, optax"] = optax.chain(optax.centralize(), plain)
+        steps, jitted = {}, {id(transform): _jitted(transform) for transform in transforms.values()}
+        for peer, transform in transforms.items():
+            update = jitted[id(transform)]
+            if peer == "gc_jax":
+                check_jax(update, params, transform, grads, shapes, kind)
+            steps[peer] = _stepper(update, jax.tree.map(jnp.copy, params), transform.init(params), grads, times)
+        seconds = {peer: [t / times for t in taken] for peer, taken in measure(steps, rounds).items()}
+        numbers = sum(one.numbers for one in shapes)
+        floor = numbers * (4 if dtype == "float32" else 2) * PASSES[kind]
+        made = Case(f"{workload}, {layout}, {dtype}, {kind}", base, numbers, len(shapes), floor, seconds)
+        if rounds:
+            made.extra = {peer: {"of copy": made.floor / made.median(peer) / copy} for peer in steps}
+            print(f"  {made.name}: {made.ratio('gc_jax'):.3f}", file=sys.stderr)
+            yield made
+        del steps
+        gc.collect()
 
-                        def update(params, state, grads, transform=transform):
-                            updates, state = transform.update(grads, state, params)
-                            return optax.apply_updates(params, updates), state
 
-                        jitted = jax.jit(update, donate_argnums=(0, 1))
-                        kept: dict[str, Any] = {
-                            "params": jax.tree.map(jnp.copy, params), "state": transform.init(params)
-                        }  # fmt: skip
+def _jitted(transform: Any) -> Any:
+    import jax
+    import optax
 
-                        def step(kept=kept, jitted=jitted, grads=grads):
-                            for _ in range(again):
-                                kept["params"], kept["state"] = jitted(kept["params"], kept["state"], grads)
-                            jax.block_until_ready(kept)
+    def update(params, state, grads):
+        updates, state = transform.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
 
-                        steps[peer] = step
-                        if peer == "gc_jax":
-                            check_jax(jitted, params, transform, grads, turned, kind)
-                    seconds = {peer: [t / again for t in times] for peer, times in measure(steps, rounds).items()}
-                    numbers = sum(prod(one.shape) for one in turned)
-                    itemsize = 4 if dtype == "float32" else 2
-                    made = Case(
-                        f"{workload}, {layout}, {dtype}, {kind}", base, numbers, len(turned),
-                        numbers * itemsize * PASSES[kind], seconds,
-                    )  # fmt: skip
-                    made.extra = {peer: {"of copy": made.floor / made.median(peer) / copy} for peer in steps}
-                    cases.append(made)
-                    print(f"  {made.name}: {made.ratio('gc_jax'):.3f}", file=sys.stderr)
-                    del steps, kept
-                    gc.collect()
-    return cases, {"copy bytes a second": copy, "note": f"time by the host's clock, {again} steps at a time"}
+    return jax.jit(update, donate_argnums=(0, 1))
+
+
+def _stepper(update: Any, params: Any, state: Any, grads: Any, times: int) -> Callable[[], None]:
+    import jax
+
+    def step() -> None:
+        nonlocal params, state
+        for _ in range(times):
+            params, state = update(params, state, grads)
+        jax.block_until_ready((params, state))
+
+    return step
 
 
 def turn(one: Shape, layout: str) -> Shape:
@@ -550,17 +529,27 @@ PARTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*PARTS, "first-step"])
-    parser.add_argument("out")
+    parser.add_argument("part", choices=[*PARTS, "first-step", "warm"])
+    parser.add_argument("out", help="a file; for warm, which share of how many: 0/8")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--rounds", type=int)
     arguments = parser.parse_args()
     if arguments.part != "jax":
         force("triton")
     if arguments.part == "first-step":
-        first_step(arguments.small)
-        return
-    cases, notes = PARTS[arguments.part](arguments.small, 2 if arguments.small else 15)
-    Path(arguments.out).write_text(json.dumps({"cases": [asdict(one) for one in cases], "notes": notes}))
+        return first_step(arguments.small)
+    if arguments.part == "warm":
+        return warm_part(arguments.small, *map(int, arguments.out.split("/")))
+    rounds = arguments.rounds if arguments.rounds is not None else 2 if arguments.small else 15
+    cases: list[dict[str, Any]] = []
+    notes: dict[str, Any] = {}
+    part = PARTS[arguments.part](arguments.small, rounds, notes)
+    for one in itertools.chain(part, [None]):
+        if one is not None:
+            cases.append(asdict(one))
+        file = Path(arguments.out)
+        file.with_suffix(".new").write_text(json.dumps({"cases": cases, "notes": notes}))
+        file.with_suffix(".new").replace(file)
 
 
 if __name__ == "__main__":
