@@ -144,7 +144,7 @@ def name_conserved(panel: Any, series: Series) -> None:
     conserved = [method for method, value in largest.items() if value < 1e-12]
     if conserved:
         most = max(largest[method] for method in conserved)
-        panel.set_yticks([tick for tick in panel.get_yticks() if tick >= 0])
+        panel.set_yticks([tick for tick in panel.get_yticks() if tick >= 0][::2])
         panel.set_ylim(-0.3 * panel.get_ylim()[1], None)
         panel.text(0.98, 0.04, f"{' and '.join(conserved)}:\nno drift (at most {most:.0e}, rounding)",
                    transform=panel.transAxes, ha="right", va="bottom", fontsize=8.5, color="#333333",
