@@ -105,7 +105,7 @@ def hardware(device: str) -> dict[str, Any]:
             "capability": f"{one.major}.{one.minor}",
             "multiprocessors": one.multi_processor_count,
             "GiB": round(one.total_memory / 2**30, 1),
-            "L2 MiB": round(one.L2_cache_size / 2**20, 1),
+            "L2 MiB": round(getattr(one, "L2_cache_size", 0) / 2**20, 1),
             "CUDA": torch.version.cuda,
         }
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -192,6 +192,27 @@ def _absent(why: str) -> bool:
     return bool(last) and ("sees no GPU" in last[0] or last[0].startswith("ModuleNotFoundError"))
 
 
+def summary(found: list[dict[str, Any]], asked: int) -> dict[str, Any]:
+    """The verdict of one job, from those on its properties."""
+    by_status: dict[str, list[str]] = {}
+    for one in found:
+        by_status.setdefault(one["status"], []).append(one["id"])
+    status = "failed" if "failed" in by_status else "passed" if "passed" in by_status else "not provided"
+    if status != "failed" and len(found) < asked:
+        status = "in part" if found else "not run"
+    return {
+        "status": status,
+        "asked": asked,
+        "passed": by_status.get("passed", []),
+        "cases": sum(one["cases"] for one in found),
+        "failed": {
+            one["id"]: f"{one['message']}\n{one['counterexample']}" for one in found if one["status"] == "failed"
+        },
+        "not provided": {one["id"]: one["message"] for one in found if one["status"] == "not provided"},
+        **{what: found[0][what] for what in ("profile", "seed", "dtypes") if found},
+    }
+
+
 def judge(run: Run) -> None:
     """Run all jobs side by side."""
     end = time.monotonic() + min(JUDGED, run.left)
@@ -210,21 +231,20 @@ def judge(run: Run) -> None:
         start = time.monotonic()
         code, out, error = run.command(*command, seconds=end - start, **alone)
         verdict: dict[str, Any] = {"seconds": round(time.monotonic() - start, 1)}
+        lines = out.splitlines()
+        if command[2] == "benchmarks.gpu_ports":
+            verdict |= summary([json.loads(line) for line in lines if line.startswith("{")], len(command) - 5)
         if code is None:
-            verdict |= {"status": "not run", "why": "there was no time left"}
-        elif name in ("kernel tests", "sanitizer") or name.startswith("compiled"):
-            said = (out.strip().splitlines() or [""])[-1]
-            done = "done" if name.startswith("compiled") else "passed"
-            verdict |= {"status": done if code == 0 else "failed", "said": said}
-            if code:
-                verdict["why"] = f"{out}\n{error}"[-3000:]
+            verdict.setdefault("status", "not run")
+            verdict["why"] = "there was no time left"
+        elif code and not lines and _absent(error):
+            verdict |= {"status": "not run", "why": error.strip()[-1500:]}
         elif code:
-            why = error.strip()[-1500:] or out.strip()[-1500:]
-            verdict |= {"status": "not run" if _absent(why) else "failed", "why": why}
+            verdict |= {"status": "failed", "why": f"{out}\n{error}".strip()[-3000:]}
         else:
-            found = json.loads(out.strip().splitlines()[-1])
-            status = "failed" if found["failed"] else "passed" if found["passed"] else "not provided"
-            verdict |= {"status": status, **found}
+            verdict.setdefault("status", "done" if name.startswith("compiled") else "passed")
+        if command[2] == "pytest" or name == "sanitizer":
+            verdict["said"] = (lines or [""])[-1]
         judged[name] = verdict
         print(f"  {name}: {verdict['status']} ({verdict['seconds']:.0f} s)", file=sys.stderr)
 

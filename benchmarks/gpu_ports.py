@@ -1,6 +1,6 @@
 """Every path of gc_torch on a device as a port of the conformance suite, and one job of it.
 
-    python -m benchmarks.gpu_ports PORT PROFILE [PROPERTY …]        writes the verdict to stdout, as one line of JSON
+    python -m benchmarks.gpu_ports PORT PROFILE [PROPERTY …]        writes a line of JSON for each property
 
 PORT is one of PATHS, "functions", "jax" or "cupy". GC_DEVICE names the device (cuda when not set; with cpu, Triton's
 interpreter runs the kernel, a call stands in for a CUDA graph, torch.compile has no code generator, and NumPy stands in
@@ -19,6 +19,7 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
 PATHS = ("for-loop", "foreach", "fused", "triton", "capturable", "graph", "compile")
+FEW = 4  # cases a property under torch.compile
 # Compiling takes seconds a case: of these properties, which see every branch of the rules, a few cases each.
 COMPILED = (
     "sgdm.rule", "adam.rule", "optimizer.sgd", "optimizer.adam", "optimizer.adamw", "optimizer.amsgrad",
@@ -73,6 +74,7 @@ class TorchPort:
     def _step(self, optimizer, params, restart: bool) -> Callable[[], None]:
         """A function that takes the next steps; `restart`: to be found as before the first one."""
         if self.path == "compile":
+            self.torch._dynamo.reset()  # after so many recompilations it would quietly compile no more
             backend = "inductor" if DEVICE != "cpu" else "aot_eager"
             return self.torch.compile(optimizer.step, backend=backend)
         if self.path != "graph":
@@ -188,20 +190,24 @@ def properties(name: str) -> list[str]:
 
 def main(name: str, profile: str, *only: str) -> None:
     import gc_conformance
+    from gc_conformance.runner import PROFILES
 
-    result = gc_conformance.run(port(name), profile=profile, only=only or properties(name))
-    verdict = {
-        "port": name,
-        "profile": result.profile,
-        "seed": result.seed,
-        "dtypes": result.dtypes,
-        "passed": [one.id for one in result.passed],
-        "cases": sum(one.examples for one in result.passed),
-        "failed": {one.id: f"{one.message}\n{one.counterexample}" for one in result.failed},
-        "not provided": {one.id: one.message for one in result.not_provided},
-        "seconds": result.seconds,
-    }
-    print(json.dumps(verdict))
+    PROFILES["few"] = FEW
+    held = gc_conformance.load_port(port(name))
+    for id in only or properties(name):  # one at a time: what is done is written, whenever the time is over
+        result = gc_conformance.run(held, profile="few" if name == "compile" else profile, only=[id])
+        (one,) = result.results
+        verdict = {
+            "id": id,
+            "status": one.status,
+            "cases": one.examples,
+            "message": one.message,
+            "counterexample": one.counterexample,
+            "seed": result.seed,
+            "profile": result.profile,
+            "dtypes": result.dtypes,
+        }
+        print(json.dumps(verdict), flush=True)
 
 
 if __name__ == "__main__":

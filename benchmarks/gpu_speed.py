@@ -231,13 +231,18 @@ def torch_case(name: str, shapes: list[Shape], dtype: str, kind: str, rounds: in
     for peer, (optimizer, on) in peers.items():
         if kind == "SGD" and on is None and dtype != "float32" and not ON_GPU:
             continue  # PyTorch's fused step is wrong there
-        model.check(kind, optimizer, on)
+        try:
+            model.check(kind, optimizer, on)
+        except AssertionError:
+            if peer.startswith("gc_torch"):
+                raise
+            extra.setdefault(peer, {})["outside the bounds"] = 1.0  # it is not ours to say more
         if ON_GPU:  # what a step needs beside parameters, gradients and states
             torch.cuda.synchronize()
             before = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
             optimizer.step()
-            extra[peer] = {"MiB beyond": (torch.cuda.max_memory_allocated() - before) / 2**20}
+            extra.setdefault(peer, {})["MiB beyond"] = (torch.cuda.max_memory_allocated() - before) / 2**20
     steps = {peer: optimizer.step for peer, (optimizer, _) in peers.items()}
     return case(f"{name}, {dtype}, {kind}", BASE, shapes, itemsize, PASSES[kind], steps, rounds, copy, extra)
 

@@ -439,12 +439,33 @@ def work(rows: np.ndarray, itemsize: int) -> tuple[np.ndarray, int]:
     return kind[tensor] << 56 | tensor << 32 | block, int(aligned[tensor].sum())
 
 
+def _parts(rows: np.ndarray, itemsize: int, overlap: bool) -> tuple[np.ndarray, list[tuple[int, int, bool, int]]]:
+    """The work, and the launches that it takes: tensors that share memory are updated one after another."""
+    entries, count = work(rows, itemsize)
+    aligned = np.arange(len(entries)) < count
+    tensor = (entries >> 32 & 0xFFFFFF) if overlap else np.zeros(len(entries), np.int64)
+    order = np.argsort(tensor, kind="stable")
+    entries, aligned, tensor = entries[order], aligned[order], tensor[order]
+    ends = [*(np.flatnonzero(np.diff(tensor) | np.diff(aligned)) + 1), len(entries)]
+    parts = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        if start < end:
+            kinds = int(np.bitwise_or.reduce(1 << (entries[start:end] >> 56)))
+            parts.append((start, end, bool(aligned[start]), kinds))
+    return entries, parts
+
+
+class _Work(NamedTuple):
+    key: bytes  # what it follows from
+    entries: np.ndarray
+    parts: list[tuple[int, int, bool, int]]  # each a launch: from, to, whether aligned, and the kinds there, as bits
+    there: Tensor
+
+
 class _Uploaded(NamedTuple):
     rows: np.ndarray
-    work: np.ndarray
-    parts: list[tuple[int, int, bool]]  # of the work, each a launch: from, to, and whether it is aligned
-    rows_there: Tensor
-    work_there: Tensor
+    work: _Work
+    there: Tensor
     from_here: list[Tensor]  # page-locked: a graph copies it again at every replay
 
 
@@ -524,19 +545,17 @@ class Steps:
         options |= GUARDED.value * (found_inf is not None) | SCALED.value * (grad_scale is not None)
         with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             there = self._there(rows, device, dtype.itemsize)
-            none = there.rows_there
+            none = there.there
             if options & ADAM.value and len(rows):
                 _count[(-(-len(rows) // _AT_ONCE),)](
-                    there.rows_there, none if found_inf is None else found_inf, len(rows),
+                    there.there, none if found_inf is None else found_inf, len(rows),
                     options & GUARDED.value, _AT_ONCE, _TRITON[step_dtype], num_warps=4,
                 )  # fmt: skip
-            numbers = {**numbers, "lr": 0.0 if isinstance(lr, Tensor) else lr}
-            for start, end, aligned in there.parts:
-                kinds = int(np.bitwise_or.reduce(1 << np.unique(there.work[start:end] >> 56)))
+            bits = _numbers(options, {**numbers, "lr": 0.0 if isinstance(lr, Tensor) else lr}, dtype)
+            for start, end, aligned, kinds in there.work.parts:
                 _step[(end - start,)](
-                    there.work_there[start:end], there.rows_there, lr if isinstance(lr, Tensor) else none,
-                    none if found_inf is None else found_inf, none if grad_scale is None else grad_scale,
-                    *_numbers(options, numbers, dtype),
+                    there.work.there[start:], there.there, lr if isinstance(lr, Tensor) else none,
+                    none if found_inf is None else found_inf, none if grad_scale is None else grad_scale, *bits,
                     options, kinds, aligned, _TRITON[dtype], _TRITON[state_dtype], _TRITON[step_dtype],
                     num_warps=WARPS,
                 )  # fmt: skip
@@ -544,28 +563,23 @@ class Steps:
     def _there(self, rows: np.ndarray, device: torch.device, itemsize: int) -> _Uploaded:
         capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         now = self._now
-        if now is None or now.rows_there.device != device or not np.array_equal(now.rows, rows):
-            entries, count = work(rows, itemsize)
-            parts = [(0, count, True), (count, len(entries), False)]
-            if table.overlap(rows, itemsize):  # one after another, in their order
-                aligned = np.arange(len(entries)) < count
-                order = np.argsort(entries >> 32 & 0xFFFFFF, kind="stable")
-                entries, aligned = entries[order], aligned[order]
-                ends = [*(np.flatnonzero(np.diff(entries >> 32 & 0xFFFFFF)) + 1), len(entries)]
-                parts = [
-                    (start, end, bool(aligned[start])) for start, end in zip([0, *ends], ends, strict=False) if end
-                ]
-            same_work = now is not None and now.work_there.device == device and np.array_equal(now.work, entries)
+        if now is None or now.there.device != device or not np.array_equal(now.rows, rows):
             here: list[Tensor] = []
-            rows_there = self._upload(rows, device, capturing, here)
-            work_there = (
-                now.work_there if now is not None and same_work else self._upload(entries, device, capturing, here)
-            )
-            now = _Uploaded(rows, entries, [part for part in parts if part[0] < part[1]], rows_there, work_there, here)
+            aligned = (rows[:, table.W : table.STEP] % 16 == 0).all(1)
+            overlap = table.overlap(rows, itemsize)
+            key = rows[:, table.OUTER :].tobytes() + aligned.tobytes() + bytes([overlap, itemsize])
+            if now is None or now.there.device != device or now.work.key != key:
+                entries, parts = _parts(rows, itemsize, overlap)
+                there = _Work(key, entries, parts, self._upload(entries, device, capturing, here))
+            else:
+                there = now.work
+            now = _Uploaded(rows, there, self._upload(rows, device, capturing, here), here)
             if not capturing:
                 self._now = now
                 if device.type == "cuda":
-                    self._spare = [torch.empty(x.size, dtype=torch.int64, pin_memory=True) for x in (rows, entries)]
+                    self._spare = [
+                        torch.empty(x.size, dtype=torch.int64, pin_memory=True) for x in (rows, there.entries)
+                    ]
         if capturing:
             self._captured.append(now)
         return now
