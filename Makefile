@@ -54,7 +54,7 @@ gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs not
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove .venv and everything built; runs/ stays
-	rm -rf .venv .venv-ports .venv-tools build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ports .venv-tools build dist docs/_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: installs only add to it, and are repeated when what they read has changed.
