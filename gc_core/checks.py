@@ -98,7 +98,7 @@ def number(
     if below is not None:
         wanted = f"a number in [{low:g}, {below:g})"
     if framework is not None and framework.is_array(value) and not isinstance(value, np.ndarray):
-        if tuple(value.shape) != () or framework.kind(value) == "complex":
+        if tuple(value.shape) != () or framework.kind(value) == "complex" or "bool" in str(value.dtype):
             raise TypeError(f"{name} must be {wanted}; got an array of shape {tuple(value.shape)}, dtype {value.dtype}")
         return value
     got = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value

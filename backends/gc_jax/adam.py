@@ -157,6 +157,8 @@ def adam_update(
     v_hat = v
     if amsgrad:
         v_hat = v_max = jnp.maximum(widen(v_max), v)
+    elif v_max is not None:  # not the one that was given: whoever donates the result keeps it
+        v_max = jnp.array(v_max, copy=True)
     correction1, correction2 = bias_correction(beta1, t, w.dtype), bias_correction(beta2, t, w.dtype)
     d = (m / correction1) / (jnp.sqrt(v_hat) / jnp.sqrt(correction2) + eps)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from gc_core import adam as reference
 from gc_core import checks
 from gc_core.adam import AdamState
-from gc_torch.arrays import TORCH, given, rounded, widen
+from gc_torch.arrays import TORCH, given, rounded, scalar, widen
 from gc_torch.operator import center
 
 
@@ -109,7 +109,7 @@ def adam_update(
     """
     checks.tensors(TORCH, w, grad, state, AdamState, allow_complex=False)
     axis = checks.axis(axis, w.shape)
-    lr, (beta1, beta2), eps, weight_decay = checks.adam(
+    lr, betas, eps, weight_decay = checks.adam(
         lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
         decoupled=decoupled, amsgrad=amsgrad, gc_on=gc_on, framework=TORCH,
     )  # fmt: skip
@@ -118,6 +118,7 @@ def adam_update(
     dtype = w.dtype
     w, g, m, v = widen(w), widen(grad), widen(state.exp_avg), widen(state.exp_avg_sq)
     v_max = state.max_exp_avg_sq
+    lr, beta1, beta2, eps, weight_decay = (scalar(number, like=w) for number in (lr, *betas, eps, weight_decay))
 
     if given(weight_decay) and not decoupled:
         g = g + weight_decay * w

@@ -42,6 +42,11 @@ def rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype)
 
 
+def scalar(number: Any, like: Tensor) -> Any:
+    """A hyperparameter in the precision of the update: a tensor in the real dtype of `like`, a float as it is."""
+    return number.to(like.real.dtype if like.is_complex() else like.dtype) if isinstance(number, Tensor) else number
+
+
 def given(number: Any) -> bool:
     """Whether a hyperparameter may differ from zero. A tensor may: reading it would wait for the device."""
     return isinstance(number, Tensor) or number != 0
@@ -67,7 +72,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def to_numpy(tensor: Tensor) -> np.ndarray:
+def to_numpy(array: Tensor) -> np.ndarray:
     """A tensor of any device as a NumPy array; one on the CPU shares its memory. bfloat16 needs `ml_dtypes`.
 
     Raises:
@@ -76,10 +81,10 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     >>> to_numpy(torch.ones(2))
     array([1., 1.], dtype=float32)
     """
-    if tensor.dtype is torch.bfloat16:
+    if array.dtype is torch.bfloat16:
         try:
             import ml_dtypes
         except ImportError:
             raise ImportError("bfloat16 as a NumPy array needs ml_dtypes: pip install ml_dtypes") from None
-        return tensor.detach().view(torch.uint16).numpy(force=True).view(ml_dtypes.bfloat16)
-    return tensor.numpy(force=True)
+        return array.detach().view(torch.uint16).numpy(force=True).view(ml_dtypes.bfloat16)
+    return array.numpy(force=True)

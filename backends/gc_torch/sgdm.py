@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gc_core import checks
 from gc_core.sgdm import SGDMState
-from gc_torch.arrays import TORCH, given, rounded, widen
+from gc_torch.arrays import TORCH, given, rounded, scalar, widen
 from gc_torch.operator import center
 
 
@@ -89,12 +89,13 @@ def sgdm_update(
     """
     checks.tensors(TORCH, w, grad, state, SGDMState)
     axis = checks.axis(axis, w.shape)
-    lr, momentum, dampening, weight_decay = checks.sgdm(
+    numbers = checks.sgdm(
         lr=lr, momentum=momentum, dampening=dampening, nesterov=nesterov,
         weight_decay=weight_decay, decoupled=decoupled, gc_on=gc_on, framework=TORCH,
     )  # fmt: skip
     dtype = w.dtype
     w, g, m = widen(w), widen(grad), widen(state.momentum_buffer)
+    lr, momentum, dampening, weight_decay = (scalar(number, like=w) for number in numbers)
 
     if given(weight_decay) and not decoupled:
         g = g + weight_decay * w

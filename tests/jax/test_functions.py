@@ -406,6 +406,14 @@ def test_without_axes_the_result_is_still_a_new_array():
     assert (np.asarray(result) == 1).all()
 
 
+def test_a_maximum_that_is_not_used_is_still_a_new_array():
+    w, g = data()
+    state = gct.adam_init(w, amsgrad=True)
+    _, new = gct.adam_update(w, g, state, axis=0)
+    state.max_exp_avg_sq.delete()
+    assert (np.asarray(new.max_exp_avg_sq) == 0).all()
+
+
 def test_nothing_is_compiled_again_from_step_to_step():
     w, g = data()
     traces = []
@@ -509,6 +517,7 @@ UPDATES = [
     ({"lr": "0.1"}, TypeError, "lr must be"),
     ({"lr": True}, TypeError, "lr must be"),
     ({"lr": "array of 2"}, TypeError, "lr must be"),
+    ({"lr": "array of bool"}, TypeError, "lr must be .* bool"),
     ({"weight_decay": -0.1}, ValueError, "weight_decay must be"),
     ({"decoupled": 1}, TypeError, "decoupled must be True or False"),
     ({"gc_on": "both"}, ValueError, "gc_on must be one of"),
@@ -547,6 +556,7 @@ def made(value):
     return {
         "(3, 2)": lambda: w.T,
         "array of 2": lambda: jnp.ones(2),
+        "array of bool": lambda: jnp.array(True),
         "float step": lambda: gct.AdamState(jnp.float32(0), w, w),
         "negative step": lambda: gct.AdamState(-1, w, w),
     }.get(value, lambda: w.astype(value) if hasattr(jnp, value) or value == "bool" else value)()

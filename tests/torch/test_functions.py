@@ -1,5 +1,6 @@
 """The pure functions: every rule against its restatement, every error, half precision, autograd, and no reading."""
 
+import inspect
 import itertools
 import warnings
 
@@ -194,6 +195,27 @@ def test_numbers_may_be_tensors_and_nothing_is_read():
         gct.adam_update(far, far, gct.adam_init(far), lr=lr, betas=(beta, beta), weight_decay=lr, eps=lr, **other)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_numbers_in_a_narrow_dtype_are_computed_with_in_that_of_the_update(dtype):
+    torch.manual_seed(0)
+    w, grad = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    near_one = torch.tensor(0.99, dtype=dtype)
+    narrow, wide = dict(axis=1, betas=(near_one, near_one)), dict(axis=1, betas=(float(near_one),) * 2)
+    state = gct.adam_init(w)._replace(step=3)
+    for (got, got_state), (wanted, wanted_state) in (
+        (gct.adam_update(w, grad, state, **narrow), gct.adam_update(w, grad, state, **wide)),
+        (
+            gct.sgdm_update(w, grad, gct.sgdm_init(w), lr=0.1, axis=1, dampening=near_one / 3),
+            gct.sgdm_update(w, grad, gct.sgdm_init(w), lr=0.1, axis=1, dampening=float(near_one / 3)),
+        ),
+    ):
+        # A handful of roundings in float64, of numbers below 4; the bias corrections may lose a factor of 100.
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+        for one, other in zip(got_state, wanted_state, strict=True):
+            if isinstance(one, torch.Tensor):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def test_bias_correction_of_a_tensor_is_not_a_difference():
     beta = torch.tensor(0.999, dtype=torch.float32)
     from gc_torch.adam import bias_correction
@@ -259,6 +281,7 @@ BAD = [
     (lambda: gct.sgdm_update(X, X, STATE, lr=-0.1, axis=1), ValueError, "lr"),
     (lambda: gct.sgdm_update(X, X, STATE, lr="0.1", axis=1), TypeError, "lr"),
     (lambda: gct.sgdm_update(X, X, STATE, lr=torch.ones(2), axis=1), TypeError, "lr"),
+    (lambda: gct.sgdm_update(X, X, STATE, lr=torch.tensor(True), axis=1), TypeError, "lr must be .*bool"),
     (lambda: gct.sgdm_update(X, X, STATE, lr=float("nan"), axis=1), ValueError, "lr"),
     (lambda: gct.sgdm_update(X, X, STATE, lr=0.1, axis=1, momentum=-1), ValueError, "momentum"),
     (lambda: gct.sgdm_update(X, X, STATE, lr=0.1, axis=1, momentum=0, nesterov=True), ValueError, "nesterov"),
@@ -290,3 +313,10 @@ def test_bad_calls(call, error, text):
 def test_the_rules_are_shared_with_the_reference():
     assert gct.SGDMState is gc_core.SGDMState and gct.AdamState is gc_core.AdamState
     assert gct.fan_in_axes is gc_core.fan_in_axes
+
+
+def test_the_signatures_are_those_of_the_reference():
+    functions = ("centralize", "sgdm_init", "sgdm_update", "adam_init", "adam_update", "from_numpy", "to_numpy")
+    for name in functions:
+        ours, theirs = (inspect.signature(getattr(package, name)).parameters.values() for package in (gct, gc_core))
+        assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs], name
