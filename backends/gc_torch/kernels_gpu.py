@@ -14,8 +14,11 @@ each program takes one block:
 Every sum is added up in an order that follows from the shape, so that the same step gives the same bits.
 """
 
-# In Triton's language an `if` of the compiler and one of the device cannot be joined, and types are constants.
+# Triton's language is Python to the eye: an `if` of the compiler and one of the device cannot be joined, types are
+# constants, and the types of a kernel's arguments are not those of what it is called with.
 # ruff: noqa: SIM102, SIM300
+# pyright: reportInvalidTypeForm=false, reportAssignmentType=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 import contextlib
 import math
