@@ -5,6 +5,7 @@ where that step of PyTorch is known to be wrong: then the next one is. A kernel 
 where there is one for the device and it can take these tensors.
 """
 
+import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -36,7 +37,15 @@ def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
             _loaded[page] = importlib.import_module(page)
         except ImportError:
             _loaded[page] = None
+    if device.type == "cuda" and _loaded[page] is not None and not _is_known(device):
+        return None
     return _loaded[page]
+
+
+@functools.cache
+def _is_known(device: torch.device) -> bool:
+    """Whether it is a GPU for which the tests compile the kernel: NVIDIA's, of compute capability 8.0 or more."""
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def kernel_is_right(kernel: ModuleType, p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:

@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from gc_torch import path
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,21 @@ def test_aligned_blocks_are_read_and_written_16_bytes_at_a_time(reports):
 def test_float32_is_computed_in_float32(reports):
     for one in reports:
         assert (one["double precision"] > 0) == ("float64" in one["name"]), one
+
+
+def test_only_for_gpus_that_it_is_compiled_for(monkeypatch):
+    group = {"gc_on": "gradient", "weight_decay": 0.0}
+    for capability, hip, known in (
+        ((7, 5), None, False),
+        ((8, 0), None, True),
+        ((9, 0), None, True),
+        ((9, 0), "6", False),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        monkeypatch.setattr(torch.version, "hip", hip)
+        path._is_known.cache_clear()
+        assert (path.kernels(group, torch.device("cuda", 0)) is not None) == known
+    path._is_known.cache_clear()
 
 
 def test_gc_torch_needs_no_triton():
