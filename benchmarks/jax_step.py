@@ -1,0 +1,143 @@
+"""What a step of gc_jax takes under jit with donated buffers, beside Optax without GC: `python -m benchmarks.jax_step`.
+
+Peers, interleaved in one run, each with parameters and states of its own, on the same gradients:
+
+    optax, no GC                   optax.sgd or optax.adam: what the others are held against; and again (A/A)
+    gc_jax                         gc_jax.sgd or gc_jax.adam
+    optax.centralize, optax        optax.chain(optax.centralize(), …): GC over the axes 1, 2, …, whatever the layout
+
+Runs on JAX's default device; on a GPU it is a part of `make gpu`. Before a time is taken, one step of gc_jax is held
+against the rule in float64.
+"""
+
+import argparse
+import gc
+import statistics
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import gc_jax
+from benchmarks import harness
+from benchmarks.harness import AGAIN, Case
+from benchmarks.shapes import MODELS, Shape, out_first
+
+BASE, OURS, PEER = "optax, no GC", "gc_jax", "optax.centralize, optax"
+NAME = "cpu_jax_step"
+LAYOUTS = ("out_first", "out_last")
+LR = 1e-3
+PASSES = {"SGD": 5, "Adam": 7}  # over the parameters, at the least
+
+
+def turn(one: Shape, layout: str) -> Shape:
+    """A weight as the layout stores it: the output axis first or last, the fan-in axes all others."""
+    if one.axes is None:
+        return one
+    outputs = [size for axis, size in enumerate(one.shape) if axis not in one.axes]
+    rest = [one.shape[axis] for axis in one.axes]
+    if layout == "out_first":
+        return out_first(*outputs, *rest)
+    return Shape((*rest, *outputs), tuple(range(len(rest))))
+
+
+class Training:
+    """One transformation's steps on parameters of its own, whose buffers are donated to the next step."""
+
+    def __init__(self, transform: optax.GradientTransformation, params: Any, grads: Any, again: int):
+        self.params, self.state = jax.tree.map(jnp.copy, params), transform.init(params)
+        self.grads, self.again = grads, again
+
+        def update(params, state, grads):
+            updates, state = transform.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        self._update = jax.jit(update, donate_argnums=(0, 1))
+
+    def __call__(self) -> None:
+        for _ in range(self.again):
+            self.params, self.state = self._update(self.params, self.state, self.grads)
+        jax.block_until_ready((self.params, self.state))
+
+
+def check(transform: optax.GradientTransformation, params: Any, grads: Any, shapes: list[Shape], kind: str) -> None:
+    """The first step against the rule in float64."""
+    first = Training(transform, params, grads, 1)
+    first()
+    for i, one in enumerate(shapes):
+        w, g, got = (np.asarray(tree[str(i)], np.float64) for tree in (params, grads, first.params))
+        fan_in = prod(one.shape[axis] for axis in one.axes) if one.axes else 1
+        centered = g - g.mean(one.axes, keepdims=True) if one.axes else g
+        # Optax adds an update that was rounded to the parameter's dtype.
+        unit = 2.0**-24 if params[str(i)].dtype == jnp.float32 else 2.0**-8
+        error = (fan_in + 16) * 2.0**-24 * abs(g).max() + unit * abs(centered)
+        d, wrong = centered, error
+        if kind == "Adam":  # its first step is the sign of ĝ, any part of it where ĝ is within its error of 0
+            with np.errstate(all="ignore"):
+                d = np.sign(centered)
+                wrong = np.where(abs(centered) > 4 * error, 4 * error / abs(centered) + 64 * unit, 2.0)
+        bound = LR * wrong + 4 * unit * (abs(w) + LR * abs(d))
+        off = abs(got - (w - LR * d))
+        assert (off <= bound).all(), f"gc_jax {kind}: wrong by {(off / bound).max():.3g} bounds"
+
+
+def case(name: str, shapes: list[Shape], layout: str, dtype: str, kind: str, rounds: int, again: int) -> Case:
+    """One workload.
+
+    Args:
+        rounds: how often each peer is timed.
+        again: steps that are timed as one, where one is too short for the host's clock.
+    """
+    turned = [turn(one, layout) for one in shapes]
+    rng = np.random.default_rng(0)
+
+    def normal(shape, mean):
+        return jnp.asarray(rng.standard_normal(shape, np.float32) + np.float32(mean), dtype)
+
+    params = {str(i): normal(one.shape, 0) for i, one in enumerate(turned)}
+    grads = {str(i): normal(one.shape, 0.5) for i, one in enumerate(turned)}
+    plan = gc_jax.plan(params, layout, overrides={str(i): one.axes for i, one in enumerate(turned)})
+    plain, ours = {
+        "SGD": (optax.sgd(LR, 0.9), gc_jax.sgd(LR, 0.9, plan=plan)),
+        "Adam": (optax.adam(LR), gc_jax.adam(LR, plan=plan)),
+    }[kind]
+    check(ours, params, grads, turned, kind)
+    peers = {BASE: plain, AGAIN: plain, OURS: ours, PEER: optax.chain(optax.centralize(), plain)}
+    steps = {peer: Training(transform, params, grads, again) for peer, transform in peers.items()}
+    seconds = {peer: [t / again for t in times] for peer, times in harness.measure(steps, rounds).items()}
+    del steps
+    gc.collect()
+    numbers, itemsize = sum(one.numbers for one in turned), jnp.dtype(dtype).itemsize
+    title = f"{name}, {layout}, {dtype}, {kind}"
+    return Case(title, BASE, numbers, len(turned), numbers * itemsize * PASSES[kind], seconds)
+
+
+def copy_bandwidth(numbers: int) -> float:
+    """Bytes a second, read and written, of x + 1 over that many float32 numbers."""
+    source = jnp.zeros(numbers)
+    copy = jax.jit(lambda x: x + 1.0)
+    times = harness.measure({"": lambda: copy(source).block_until_ready()}, 20)[""]
+    return 2 * 4 * numbers / statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--models", nargs="+", default=["ResNet-50", "GPT-2 124M"], choices=[*MODELS])
+    arguments = parser.parse_args()
+    cases = [
+        case(name, MODELS[name](), layout, "float32", kind, arguments.rounds, again=1)
+        for name in arguments.models
+        for layout in LAYOUTS
+        for kind in PASSES
+    ]
+    about = {**harness.machine(), "device": str(jax.devices()[0]), "copy bytes a second": copy_bandwidth(1 << 26)}
+    harness.show("gc_jax under jit, buffers donated", cases)
+    print(harness.save(NAME, about, cases).relative_to(harness.RESULTS.parents[1]))
+
+
+if __name__ == "__main__":
+    main()
