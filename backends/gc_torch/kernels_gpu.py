@@ -590,8 +590,8 @@ class Steps:
     def _upload(self, array: np.ndarray, device: torch.device, capturing: bool, here: list[Tensor]) -> Tensor:
         """The array on the device, without waiting for it."""
         flat = torch.from_numpy(array.reshape(-1))
-        if device.type != "cuda":
-            return flat.clone()
+        if device.type != "cuda" or not flat.numel():
+            return flat.to(device, copy=True)
         if capturing:
             fitting = [spare for spare in self._spare if spare.numel() >= flat.numel()]
             if not fitting:
