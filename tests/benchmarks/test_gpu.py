@@ -45,11 +45,11 @@ def test_what_failed_and_what_was_not_run_are_told_apart(monkeypatch, run):
         lambda run: [
             ("functions 1/1", [sys.executable, "-c", "raise ModuleNotFoundError('No module named cupy')"]),
             ("foreach 1/1", [sys.executable, "-c", "raise ValueError('wrong')"]),
-            ("fused 1/1", [sys.executable, "-c", "import time; time.sleep(60)"]),
+            ("fused 1/1", [sys.executable, "-c", "import time; time.sleep(600)"]),
             ("sanitizer", []),
         ],
     )  # fmt: skip
-    monkeypatch.setattr(gpu, "JUDGED", 3)
+    monkeypatch.setattr(gpu, "JUDGED", 10)  # seconds, of which the first two need hardly any
     gpu.judge(run)
     states = {name: one["status"] for name, one in run.results["judged"].items()}
     assert states == {
