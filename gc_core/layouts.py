@@ -24,7 +24,7 @@ class View(NamedTuple):
     why: str = ""
 
 
-FAN_IN_ONE = "fan-in of 1: GC would freeze it"
+FAN_IN_ONE = "one weight per output: GC would freeze it"
 
 # Why a tensor is left alone.
 BIAS = "bias"
@@ -40,7 +40,7 @@ MAGNITUDE = "magnitude of weight normalization"
 ORTHOGONAL = "orthogonal parametrization"
 PARAMETRIZED = "unknown parametrization: override if it is the weight"
 SHARED_TABLE = "shared with an embedding"
-UNKNOWN = "unknown module: override if it is a linear map's weight"
+UNKNOWN = "unknown module, left alone: override if it is a weight"
 
 
 def left_alone(shape: Sequence[int], why: str) -> View:
@@ -54,7 +54,7 @@ def weight(shape: Sequence[int], axes: Sequence[int], why: str, *, stored: Seque
     >>> weight((64, 1, 1, 1), (1, 2, 3), "depthwise 1×1").axes is None
     True
     """
-    if math.prod(shape[axis] for axis in axes) == 1:
+    if math.prod([shape[axis] for axis in axes]) == 1:  # a list: torch.compile does not trace a generator here
         return left_alone(shape if stored is None else stored, FAN_IN_ONE)
     return View(tuple(shape), tuple(axes), why)
 

@@ -60,7 +60,7 @@ class ModelPlan(Plan):
 def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch | None = None) -> ModelPlan:
     """What GC will do to each parameter of a model: a table to read before training.
 
-    Layers of PyTorch (and their subclasses) and `transformers`' Conv1D and experts are known by their class, their
+    Layers of PyTorch (and their subclasses) and `transformers`' Conv1D, routers and experts are known by their class, their
     parameters by name. A raw parameter of any other module is left alone, and its row says so. Of a parameter that
     several modules share, GC applies only where all of them would read it alike; never where one is an embedding.
 
@@ -83,9 +83,9 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ConvTranspose2d(8, 6, 2, groups=2, bias=False))
     >>> for row in plan(model).rows:
     ...     print(row.name, row.shape, row.view, row.axes, row.why, sep="; ")
-    0.weight; (8, 3, 5, 5); (8, 3, 5, 5); (1, 2, 3); Conv2d, stored out first
+    0.weight; (8, 3, 5, 5); (8, 3, 5, 5); (1, 2, 3); Conv2d, stored (out, in, k, k)
     0.bias; (8,); (8,); None; bias
-    1.weight; (8, 3, 2, 2); (2, 4, 3, 2, 2); (1, 3, 4); ConvTranspose2d, stored in first, 2 groups
+    1.weight; (8, 3, 2, 2); (2, 4, 3, 2, 2); (1, 3, 4); ConvTranspose2d, stored (in, out/2, k, k), 2 groups
     >>> import torch
     >>> layer, batch = nn.Linear(8, 3), torch.ones(1, 8)
     >>> plan(layer, verify=batch)["weight"].proof
@@ -265,10 +265,12 @@ def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = ""
         return layouts.left_alone(shape, layouts.BIAS_KV)
     if isinstance(module, _ConvTransposeNd) and local == "weight":
         groups = module.groups
-        return weight(layouts.in_out(shape, groups), "in first" + (f", {groups} groups" if groups > 1 else ""))
+        out, more = (f"out/{groups}", f", {groups} groups") if groups > 1 else ("out", "")
+        return weight(layouts.in_out(shape, groups), f"(in, {out}{', k' * (len(shape) - 2)}){more}")
     for known, names in _OUT_FIRST.items():
         if isinstance(module, known) and re.fullmatch(names, local):
-            return weight(layouts.out_first(shape), "out first")
+            rest = ", in" if known is nn.Bilinear else ", k" * (len(shape) - 2)
+            return weight(layouts.out_first(shape), f"(out, in{rest})")
     if _is_transformers(module, "Conv1D") and local == "weight":
         return weight(layouts.out_last(shape), "(in, out)")
     # The experts of transformers declare how they are stored; where they do not, nothing here can know.
@@ -280,7 +282,7 @@ def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = ""
     if _is_transformers(module) and local == "weight":
         name = type(module).__name__
         if name.endswith("Router") and len(shape) == 2:
-            return weight(layouts.out_first(shape), "out first")
+            return weight(layouts.out_first(shape), "(out, in)")
         if name.endswith("ParallelExperts") and len(shape) == 3:
             return weight(layouts.stacked(layouts.out_first, shape), "(expert, out, in)")
     return layouts.left_alone(shape, _why_unknown(module, local, parameter))

@@ -120,7 +120,7 @@ def test_a_resnet_with_layer_scale():
     }
     why = reasons(model)
     assert why["blocks.0.gamma"].startswith("layer scale") and why["blocks.1.layer_scale"].startswith("layer scale")
-    assert why["down.weight"] == "fan-in of 1: GC would freeze it"
+    assert why["down.weight"] == "one weight per output: GC would freeze it"
     assert gct.plan(model)["stem.weight"].fan_in == 147 and gct.plan(model)["blocks.0.depthwise.weight"].fan_in == 9
 
 
@@ -242,7 +242,7 @@ def test_a_subclass_is_its_layer():
 
     assert seen(Mine()) == {"weight": (1,), "bias": None, "extra": None}
     assert reasons(Mine())["extra"].startswith("unknown module")
-    assert reasons(Mine())["weight"] == "Mine, stored out first"
+    assert reasons(Mine())["weight"] == "Mine, stored (out, in)"
 
 
 def test_raw_parameters_are_left_alone_and_the_plan_says_why():
@@ -259,7 +259,7 @@ def test_raw_parameters_are_left_alone_and_the_plan_says_why():
     why = reasons(Vit())
     assert why["pos_embed"].startswith("position") and why["cls_token"].startswith("token")
     assert why["relative_position_bias_table"].startswith("relative-position") and why["bias"] == "bias"
-    assert why["mix"].startswith("unknown module: override")
+    assert why["mix"].startswith("unknown module, left alone: override")
     assert seen(Vit(), overrides={"mix": 0})["mix"] == (0,)
 
 
@@ -322,7 +322,7 @@ def test_the_older_weight_norm():
 
 def test_frozen_parameters_say_so():
     layer = nn.Linear(3, 4).requires_grad_(False)
-    assert reasons(layer) == {"weight": "Linear, stored out first (frozen)", "bias": "bias (frozen)"}
+    assert reasons(layer) == {"weight": "Linear, stored (out, in) (frozen)", "bias": "bias (frozen)"}
 
 
 def test_lazy_layers_have_no_plan_until_they_have_shapes():

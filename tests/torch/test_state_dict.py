@@ -259,5 +259,5 @@ def test_a_view_is_kept_with_the_checkpoint_of_another_process():
             g = grad[2 * group : 2 * group + 2, out]
             torch.testing.assert_close(change[2 * group : 2 * group + 2, out], g - g.sum() / 8, rtol=0, atol=1e-6)
     assert optimizer.plan["weight"] == gc_core.Row(
-        "weight", (4, 3, 2, 2), (2, 2, 3, 2, 2), (1, 3, 4), "ConvTranspose2d, stored in first, 2 groups"
+        "weight", (4, 3, 2, 2), (2, 2, 3, 2, 2), (1, 3, 4), "ConvTranspose2d, stored (in, out/2, k, k), 2 groups"
     )

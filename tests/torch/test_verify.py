@@ -500,7 +500,7 @@ def test_the_table_and_the_data_say_what_was_shown():
     plan = gct.plan(model, verify=lambda model: model["a"](X))
     text = " ".join(plan.to_text(200).split())
     assert "Running the model has proved 1 of these 2." in text
-    assert "Linear, stored out first; proven" in text and "Linear, stored out first; not reached by the batch" in text
+    assert "Linear, stored (out, in); proven" in text and "Linear, stored (out, in); not reached by the batch" in text
     assert [one["proof"] for one in plan.to_dicts()] == ["proven", "", "not reached by the batch", ""]
     optimizer = gct.SGD(model, lr=0.1, plan=plan)  # it is a plan like any other
     assert optimizer.plan["a.weight"].axes == (1,)
