@@ -108,7 +108,12 @@ def number(
         result = float(got)
     except OverflowError:
         result = math.inf
-    if not math.isfinite(result) or (low is not None and result < low) or (below is not None and result >= below):
+    # Not math.isfinite: torch.compile cannot trace it for a number that changes from call to call.
+    if (
+        not -math.inf < result < math.inf
+        or (low is not None and result < low)
+        or (below is not None and result >= below)
+    ):
         raise ValueError(f"{name} must be {wanted}; got {value!r}")
     return result
 

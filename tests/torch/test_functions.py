@@ -169,6 +169,18 @@ def test_autograd():
     assert torch.autograd.gradcheck(adam, inputs)
 
 
+def test_the_compiler_sees_one_graph_also_where_shapes_and_numbers_change():
+    def step(w, lr):
+        axis = gct.fan_in_axes(w.shape, "out_first")
+        w, _ = gct.sgdm_update(w, gct.centralize(w, axis), gct.sgdm_init(w), lr=lr, axis=axis)
+        return gct.adam_update(w, w, gct.adam_init(w), lr=lr, axis=axis)[0]
+
+    compiled = torch.compile(step, fullgraph=True, backend="eager", dynamic=True)
+    for rows, lr in ((3, 0.1), (5, 0.2)):
+        w = torch.arange(4.0 * rows).reshape(rows, 4).sin()
+        assert torch.equal(compiled(w, lr), step(w, lr))
+
+
 def test_numbers_may_be_tensors_and_nothing_is_read():
     torch.manual_seed(0)
     w, grad = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
