@@ -80,10 +80,13 @@ async function tab() {
     }
   });
 
-  async function show(url, screen, scheme) {
+  async function set(screen, scheme) {
     const [width, height, mobile] = screens[screen];
     await tell("Emulation.setDeviceMetricsOverride", { width, height, mobile, deviceScaleFactor: 1 });
     await tell("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+  }
+
+  async function open(url) {
     const done = new Promise((resolved) => (loaded = resolved));
     await tell("Page.navigate", { url });
     await done;
@@ -93,18 +96,21 @@ async function tab() {
     problems = [];
     const [file, query] = page.split("?");
     const url = pathToFileURL(resolve(folder, file)).href + (query ? `?${query}` : "");
-    await show(url, "desktop", "light");
-    const { links, ids } = await ask(`({
-      links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
-      ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
-    })`);
-    const hits = query ? await ask(searchHits) : [];
-    await show(url, "phone", "dark");
+    await set("phone", "dark");
+    await open(url);
     const wide = await ask("document.documentElement.scrollWidth - document.documentElement.clientWidth");
     if (wide > 0) problems.push(`is ${wide} pixels wider than a phone`);
     const unseen = await ask(unseenTexts);
     if (unseen) problems.push(`has ${unseen} texts that a dark page hides`);
     if (await ask("!!document.querySelector('.projection .handle')")) problems.push(...(await interactive(tell, ask)));
+    await set("desktop", "light");
+    const hits = query ? await ask(searchHits) : [];
+    const { links, ids } = await ask(`({
+      links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
+      ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
+    })`);
+    const dark = await ask(unseenTexts);
+    if (dark) problems.push(`has ${dark} texts that a light page hides`);
     found[page] = { problems, links, ids, hits };
   }
 }
