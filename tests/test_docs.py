@@ -73,6 +73,14 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
             run_python(page, line, code, names)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/contract.md"])
+@pytest.mark.parametrize("package", ["gc_core", "gc_torch", "gc_jax", "gc_cupy"])
+def test_a_backend_is_chosen_by_its_import(page, package):
+    ((_, code),) = (block for block in fences(ROOT / page, "python") if "import gc_core as gct" in block[1])
+    with cupy_or_stand_in() if package == "gc_cupy" else nullcontext():
+        exec(code.replace("import gc_core as gct", f"import {package} as gct"), {})
+
+
 # ---- Commands
 
 
