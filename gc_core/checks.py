@@ -124,12 +124,15 @@ def flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False; got {value!r}")
 
 
-def place(gc_on: Any) -> None:
-    """Refuse what is not a place of GC."""
+def place(gc_on: Any, *, optional: bool = False) -> None:
+    """Refuse what is not a place of GC, nor None where that is allowed."""
+    if optional and gc_on is None:
+        return
+    wanted = ", ".join(map(repr, PLACES)) + (", or None for no GC" if optional else "")
     if not isinstance(gc_on, str):
-        raise TypeError(f"gc_on must be one of {', '.join(map(repr, PLACES))}; got {gc_on!r}")
+        raise TypeError(f"gc_on must be one of {wanted}; got {gc_on!r}")
     if gc_on not in PLACES:
-        raise ValueError(f"gc_on must be one of {', '.join(map(repr, PLACES))}; got {gc_on!r}")
+        raise ValueError(f"gc_on must be one of {wanted}; got {gc_on!r}")
 
 
 def sgdm(

@@ -68,8 +68,12 @@ def from_numpy(array: np.ndarray) -> jax.Array:
             f"array is {array.dtype}, which JAX does not have now: "
             'jax.config.update("jax_enable_x64", True), or convert it to a narrower dtype first'
         )
-    # A copy: on the CPU JAX may otherwise look at NumPy's memory, which can change.
-    return jnp.array(native, copy=True)
+    try:  # a copy: on the CPU JAX may otherwise look at NumPy's memory, which can change
+        return jnp.array(native, copy=True)
+    except TypeError:
+        raise TypeError(
+            f"array is {array.dtype}, which JAX does not have: it must be one of jax.numpy's dtypes"
+        ) from None
 
 
 def to_numpy(array: jax.Array) -> np.ndarray:

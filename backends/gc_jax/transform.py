@@ -250,8 +250,7 @@ def _with_gc(before, direction, after, learning_rate, plan, gc_on) -> optax.Grad
     """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place."""
     _check(plan)
     _number_or_schedule("learning_rate", learning_rate)
-    if gc_on is not None:
-        checks.place(gc_on)
+    checks.place(gc_on, optional=True)
     last = optax.scale_by_learning_rate(learning_rate)
     if gc_on == "gradient":
         direction = _on_centralized(direction, plan)

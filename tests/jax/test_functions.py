@@ -1,6 +1,7 @@
 """centralize, sgdm_update and adam_update: against the contract's formulas written out in NumPy's long double."""
 
 import math
+import re
 from functools import partial
 
 import jax
@@ -463,6 +464,10 @@ def test_arrays_share_no_memory_with_numpy():
 def test_from_and_to_numpy_refuse_what_they_are_not_for():
     with pytest.raises(TypeError, match="NumPy array"):
         gct.from_numpy([1.0])
+    for dtype in (object, "U1", np.longdouble):
+        array = np.zeros(2, dtype)
+        with pytest.raises(TypeError, match=f"array is {re.escape(str(array.dtype))}, which JAX does not have"):
+            gct.from_numpy(array)
     with pytest.raises(TypeError, match="JAX array"):
         gct.to_numpy(np.ones(2))
     with pytest.raises(TypeError, match="JAX array with values"):
