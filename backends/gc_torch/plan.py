@@ -60,9 +60,9 @@ class ModelPlan(Plan):
 def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch | None = None) -> ModelPlan:
     """What GC will do to each parameter of a model: a table to read before training.
 
-    Layers of PyTorch (and their subclasses) and `transformers`' Conv1D, routers and experts are known by their class, their
-    parameters by name. A raw parameter of any other module is left alone, and its row says so. Of a parameter that
-    several modules share, GC applies only where all of them would read it alike; never where one is an embedding.
+    Layers of PyTorch (and their subclasses) and `transformers`' Conv1D, routers and experts are known by their class,
+    their parameters by name. A raw parameter of any other module is left alone, and its row says so. Of a parameter
+    that several modules share, GC applies only where all of them would read it alike; never where one is an embedding.
 
     Args:
         model: any module; it is not changed.
