@@ -1,5 +1,6 @@
 """The page of measured speeds: its tables and pictures are made of benchmarks/results/ when the site is built."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,8 +12,15 @@ def words(about):
     """What was measured on, as one line."""
     flat = {**about, **about.get("versions", {})}
     flat.pop("versions", None)
-    flat = {what: f"{value:,.0f}" if isinstance(value, float) else value for what, value in flat.items()}
-    return ", ".join(f"{what} {value}" for what, value in flat.items() if value not in (None, "", {}))
+    return ", ".join(f"{what} {word(value)}" for what, value in flat.items() if value not in (None, "", {}))
+
+
+def word(value):
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+    return value
 
 
 def table(case):
@@ -54,25 +62,37 @@ def picture(cases, base):
     )
 
 
+def parts(found):
+    """The cases of a result file, by the part that they belong to."""
+    from benchmarks.harness import Case
+
+    if "cases" in found:
+        return {"": [Case(**case) for case in found["cases"]]}
+    measured = {part: [Case(**case) for case in one.get("cases", ())] for part, one in found["speed"].items()}
+    return {part: cases for part, cases in measured.items() if cases}
+
+
 def tables():
-    """All results, newest file by file; Markdown."""
+    """All results, file by file; Markdown."""
     from benchmarks import harness
 
-    parts, gpu = [], False
-    for file in sorted(harness.RESULTS.glob("*.json")):
-        about, cases = harness.load(file.stem)
-        gpu = gpu or any("gpu" in str(what).lower() for what in about)
-        parts += [f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n", f"{words(about)}.\n"]
-        bases = {case.base for case in cases}
-        if len(bases) == 1 and len(cases) <= 20:
-            parts += [f"{picture(cases, *bases)._repr_html_()}\n"]
-        tables = "\n\n".join(map(table, cases))
-        parts += [f"<details><summary>The numbers: {len(cases)} workloads</summary>\n\n{tables}\n\n</details>\n"]
-    if not parts:
-        parts.append("No measurement is kept in that folder yet.\n")
-    if not gpu:
-        parts.append("None of these was measured on a GPU.\n" if len(parts) > 1 else "")
-    return "\n".join(parts)
+    files = sorted(harness.RESULTS.glob("*.json"))
+    text = []
+    for file in files:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        text += [f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n", f"{words(found['about'])}.\n"]
+        for part, cases in parts(found).items():
+            text += [f"### {part}\n"] if part else []
+            bases = {case.base for case in cases}
+            if len(bases) == 1 and len(cases) <= 20:
+                text.append(f"{picture(cases, *bases)._repr_html_()}\n")
+            numbers = "\n\n".join(map(table, cases))
+            text.append(f"<details><summary>The numbers: {len(cases)} workloads</summary>\n\n{numbers}\n\n</details>\n")
+    if not files:
+        text.append("No measurement is kept in that folder yet.\n")
+    elif not any(file.stem.startswith("gpu") for file in files):
+        text.append("None of these was measured on a GPU.\n")
+    return "\n".join(text)
 
 
 def fill(app, docname, source):
