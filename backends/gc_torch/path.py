@@ -22,6 +22,7 @@ FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
 # The pages with kernels, by the type of the device: each has `Steps`, `DTYPES`, and `NAME` for people.
 KERNELS = {"cuda": "gc_torch.kernels_gpu", "cpu": "gc_torch.kernels_cpu"}
 _loaded: dict[str, ModuleType | None] = {}
+_absent: dict[str, ImportError] = {}
 
 
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
@@ -35,8 +36,9 @@ def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     if page not in _loaded:
         try:
             _loaded[page] = importlib.import_module(page)
-        except ImportError:
+        except ImportError as error:
             _loaded[page] = None
+            _absent[page] = error
     if device.type == "cuda" and _loaded[page] is not None and not _is_known(device):
         return None
     return _loaded[page]
@@ -45,7 +47,17 @@ def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
 @functools.cache
 def _is_known(device: torch.device) -> bool:
     """Whether it is a GPU for which the tests compile the kernel: NVIDIA's, of compute capability 8.0 or more."""
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if torch.version.hip is not None or not torch.cuda.is_available():  # there are fake tensors "on" a GPU
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def would_be_faster(group: dict[str, Any], params: list[Tensor]) -> str:
+    """Where a kernel is missing: what it needs, for people; else nothing."""
+    for p in params:
+        if kernels(group, p.device) is None and (error := _absent.get(KERNELS.get(p.device.type, ""))):
+            return f" ({f'pip install {error.name}' if error.name else error} would make it faster)"
+    return ""
 
 
 def kernel_is_right(kernel: ModuleType, p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:

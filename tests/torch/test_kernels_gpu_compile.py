@@ -50,6 +50,10 @@ def test_float32_is_computed_in_float32(reports):
 
 def test_only_for_gpus_that_it_is_compiled_for(monkeypatch):
     group = {"gc_on": "gradient", "weight_decay": 0.0}
+    path._is_known.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert path.kernels(group, torch.device("cuda", 0)) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for capability, hip, known in (
         ((7, 5), None, False),
         ((8, 0), None, True),
