@@ -59,12 +59,14 @@ def from_numpy(array: np.ndarray) -> Tensor:
         array: of a dtype that PyTorch has.
 
     Raises:
-        TypeError: PyTorch has no such dtype.
+        TypeError: it is not a NumPy array, or PyTorch has no such dtype.
 
     >>> import numpy as np
     >>> from_numpy(np.ones(2))
     tensor([1., 1.], dtype=torch.float64)
     """
+    if not isinstance(array, (np.ndarray, np.generic)):
+        raise TypeError(f"array must be a NumPy array; got {type(array).__qualname__}")
     # torch.from_numpy would refuse a foreign byte order and negative strides, and warn of a read-only array.
     array = np.array(array, dtype=array.dtype.newbyteorder("="), order="K", copy=True)
     if array.dtype.name == "bfloat16":
@@ -76,11 +78,14 @@ def to_numpy(array: Tensor) -> np.ndarray:
     """A tensor of any device as a NumPy array; one on the CPU shares its memory. bfloat16 needs `ml_dtypes`.
 
     Raises:
+        TypeError: it is not a tensor.
         ImportError: a bfloat16 tensor, and `ml_dtypes` is not installed.
 
     >>> to_numpy(torch.ones(2))
     array([1., 1.], dtype=float32)
     """
+    if not isinstance(array, Tensor):
+        raise TypeError(f"array must be a torch.Tensor; got {type(array).__qualname__}")
     if array.dtype is torch.bfloat16:
         try:
             import ml_dtypes

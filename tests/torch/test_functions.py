@@ -312,6 +312,8 @@ BAD = [
     (lambda: gct.adam_update(X, X, ADAM_STATE._replace(step=1.5), axis=1), TypeError, "step"),
     (lambda: gct.adam_update(X, X, ADAM_STATE._replace(step=-1), axis=1), ValueError, "step"),
     (lambda: gct.fan_in_axes((2, 3), "out_middle"), ValueError, "layout"),
+    (lambda: gct.from_numpy([1.0]), TypeError, "array must be a NumPy array; got list"),
+    (lambda: gct.to_numpy(np.ones(2)), TypeError, "array must be a torch.Tensor; got ndarray"),
 ]
 
 
