@@ -340,7 +340,7 @@ def _entry(dtype):
 try:
     _parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # runs a function on all threads of a team
 except AttributeError:
-    raise ImportError("PyTorch was built without OpenMP, whose threads these kernels run on") from None
+    raise ImportError("a PyTorch that was built with OpenMP") from None
 _parallel.argtypes, _parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
 _on_this_thread = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -389,6 +389,8 @@ class Steps:
 
     def __init__(self) -> None:
         self._items: np.ndarray | None = None
+        self._written = np.zeros(0, np.int64)  # addresses
+        self._overlap = False
 
     def step(
         self,
@@ -425,7 +427,10 @@ class Steps:
                 _count(rows, like, *np.log(np.array(group["betas"], np.float64)), scales)
         rule = _rule(kind, group)
         on_update = group["gc_on"] == "update"
-        threads = 1 if _forked or _overlap(rows, dtype.itemsize) else min(torch.get_num_threads(), len(self._items))
+        written = rows[:, [W, STATE0, STATE1, STATE2]]
+        if not np.array_equal(written, self._written):
+            self._written, self._overlap = written, _overlap(rows, dtype.itemsize)
+        threads = 1 if _forked or self._overlap else min(torch.get_num_threads(), len(self._items))
         counters, numbers = np.zeros(2, np.int64), _numbers(kind, group, fresh, dtype)
         scratch = np.zeros(max(threads, 1) * SCRATCH_BYTES // 8)
         arrays = (rows, self._items, counters, numbers, scales, scratch)

@@ -7,6 +7,7 @@ gradient with GC goes through such a step in a temporary's place, so that `p.gra
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
@@ -39,6 +40,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     states: ClassVar[tuple[str, ...]]  # by parameter, of the parameter's shape and dtype
     plan: ModelPlan
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Of the columns after parameters and gradients."""
+        return (*self.states, "step")
+
     def check(self, group: dict[str, Any]) -> None:
         """Raise if an option of a group is wrong."""
         raise NotImplementedError
@@ -60,6 +66,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """Fix the plan, and give the groups to hand to PyTorch's constructor."""
         self._scratch = Scratch()
         self._kernels: dict[Any, Any] = {}  # what kernels keep of each group
+        self._known: dict[int, Known] = {}  # what was found of each group in the step before
         self._geometries: dict[Tensor, Any] = {}
         self._places: list[list[str]] = []  # of each group, the names of its parameters in the plan
         if plan is not None and not isinstance(plan, ModelPlan):
@@ -126,7 +133,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                     if of_p := state["state"].get(p):
                         self._check_kind(of_p)
         self.__dict__.setdefault("_scratch", Scratch())
-        self._kernels, self._geometries = {}, {}
+        self._kernels, self._geometries, self._known = {}, {}, {}
         super().__setstate__(state)
 
     def __repr__(self) -> str:
@@ -147,7 +154,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 else:
                     taken.add(first)
             gc = f"GC on the {group['gc_on']} of {on} of" if group["gc_on"] else "no GC on"
-            lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(sorted(taken))}\n")
+            faster = path.would_be_faster(group, params) if path.FUSED in taken else ""
+            lines.append(f"Group {i}: {gc} {len(rows)} parameters; path: {', '.join(sorted(taken))}{faster}\n")
         return "".join([*lines, ")"])
 
     # -- a step ---------------------------------------------------------------------------------------------------
@@ -168,9 +176,17 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            self._check_group(group)
-        batches = [batch for group in self.param_groups for batch in self._batches(group)]
+        recognized = [self._recognized(i, group) for i, group in enumerate(self.param_groups)]
+        for group, batches in zip(self.param_groups, recognized, strict=True):
+            if batches is None:
+                self._check_group(group)
+            else:
+                self.check(group)
+        batches = [
+            batch
+            for i, group in enumerate(self.param_groups)
+            for batch in (self._batches(i, group) if recognized[i] is None else recognized[i])  # type: ignore[union-attr]
+        ]
 
         # A GradScaler leaves these to optimizers that were asked for the fused step.
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -245,8 +261,48 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 f"its state must be that of {type(self).__name__}, with {', '.join(needed)}; it has {sorted(state)}"
             )
 
-    def _batches(self, group: dict[str, Any]) -> Iterator["Batch"]:
+    def _recognized(self, index: int, group: dict[str, Any]) -> "list[Batch] | None":
+        """The batches of a group if they are those of the step before, for kernels alone; None if anything may differ.
+
+        Most of a step's time on the host goes by where there are thousands of small tensors: no more than what can
+        change from one step to the next is looked at, and all of it.
+        """
+        known = self._known.get(index)
+        if known is None or known.options != self._options(group):
+            return None
+        if [id(p) for p in group["params"] if p.grad is not None] != known.params:
+            return None
+        batches = []
+        try:
+            for batch, alike in known.batches:
+                states = [self.state.get(p) for p in batch.params]
+                columns: Columns = [batch.params, [p.grad for p in batch.params]]
+                columns += [[state[name] for state in states] if name else [] for name in known.names]  # type: ignore
+                if not alike.holds(columns) or path.kernels(group, columns[0][0].device) is None:
+                    return None
+                batches.append(batch._replace(group=group, columns=columns))
+        except (KeyError, TypeError, RuntimeError):  # a state is missing; a sparse tensor has no strides
+            return None
+        return batches
+
+    def _options(self, group: dict[str, Any]) -> list[Any]:
+        """What decides about paths and columns, beside the tensors."""
+        names = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad")
+        return [self.plan, bool(given(group.get("momentum", 0))), *map(group.get, names)]
+
+    def _batches(self, index: int, group: dict[str, Any]) -> "list[Batch]":
         """The parameters that have a gradient, by what the step does with them."""
+        batches = list(self._sorted_out(index, group))
+        self._known.pop(index, None)
+        if batches and all(batch.may_be_known for batch in batches):
+            names = [name if column else "" for name, column in zip(self._names, batches[0].columns[2:], strict=False)]
+            params = [id(p) for p in group["params"] if p.grad is not None]
+            # Without the columns, which would keep gradients alive.
+            recognizable = [(batch._replace(columns=[]), table.Alike(batch.columns)) for batch in batches]
+            self._known[index] = Known(self._options(group), params, names, recognizable)
+        return batches
+
+    def _sorted_out(self, index: int, group: dict[str, Any]) -> Iterator["Batch"]:
         columns = self.columns(group)
         whole = columns[0]
         rows = [sharded.row_of_shard(p, cast(Row, self.plan.row_of(p))) for p in whole]
@@ -268,10 +324,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 if kernel is not None and path.kernel_is_right(kernel, params[i], grads[i], others):
                     geometry = self._geometry(whole[i], params[i], rows[i])
                     if geometry is not None:
-                        alike = (
-                            params[i].device, params[i].dtype, others[0].dtype if others and not fresh else None,
-                            columns[-1][i].dtype if self.kind == "adam" else None,
-                        )  # fmt: skip
+                        of_states = others[0].dtype if others and not fresh else p.dtype
+                        alike = (p.device, p.dtype, of_states, columns[-1][i].dtype if self.kind == "adam" else None)
                         found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
                         continue
             # Split ones meet in collectives: their path must not hang on the strides that one device happens to have.
@@ -283,9 +337,17 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                     taken = otherwise
             # PyTorch's other steps take both kinds at once, and round by whether any is fresh.
             found.setdefault((ours, fresh and taken == path.FUSED, taken, split), []).append(i)
-        for (ours, fresh, taken, _), indices in found.items():
+        for (ours, fresh, taken, alike), indices in found.items():
             (params,) = _select([whole], indices)
-            yield Batch(group, taken, ours, fresh, params, _select(columns, indices), [rows[i] for i in indices])
+            kernel, seen = None, None
+            if taken == path.KERNEL:
+                geometries = [self._geometries[p][1] for p in params]
+                key = (index, *alike, tuple(geometries))  # fresh or not: the second may be captured
+                if key not in self._kernels:
+                    self._kernels[key] = cast(Any, path.kernels(group, params[0].device)).Steps()
+                kernel, seen = self._kernels[key], np.array(geometries, np.int64)
+            columns_here, rows_here = _select(columns, indices), [rows[i] for i in indices]
+            yield Batch(group, taken, ours, fresh, params, columns_here, rows_here, kernel, seen)
 
     def _geometry(self, p: Tensor, local: Tensor, row: Row) -> table.Geometry | None:
         """How a kernel sees the parameter, which stays as it is as long as the strides and the row do."""
@@ -310,18 +372,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _kernel_step(self, batch: "Batch", grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """One kernel for all of them. Where an infinity was found, it changes nothing."""
-        params, columns = batch.columns[0], batch.columns
-        device, dtype = params[0].device, params[0].dtype
+        columns = batch.columns
         if batch.fresh:  # zeros, for a step that finds an infinity leaves them
-            columns = [*columns[:2], [torch.zeros_like(p) for p in params], *columns[3:]]
-        seen = [self._geometries[p][1] for p in batch.params]
-        index = next(i for i, group in enumerate(self.param_groups) if group is batch.group)
-        state_dtype = columns[2][0].dtype if columns[2] else dtype
-        key = (index, device, dtype, state_dtype, tuple(seen))  # fresh or not: the second may be captured
-        if key not in self._kernels:
-            self._kernels[key] = cast(Any, path.kernels(batch.group, device)).Steps()
-        self._kernels[key].step(self.kind, batch.group, columns, seen, batch.fresh, found_inf, grad_scale)
-        self.remember(batch.params, columns)
+            columns = [*columns[:2], [torch.zeros_like(p) for p in columns[0]], *columns[3:]]
+        batch.kernel.step(self.kind, batch.group, columns, batch.seen, batch.fresh, found_inf, grad_scale)
+        if batch.fresh:
+            self.remember(batch.params, columns)
 
     def _centralized_step(
         self, batch: "Batch", columns: Columns, rows: list[Row | sharded.Split], found_inf: Tensor | None
@@ -384,6 +440,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """Keep what a step has put into the columns, where they are not the state itself."""
 
 
+class Known(NamedTuple):
+    """What was found of a group in the step before, and what must be so still."""
+
+    options: list[Any]
+    params: list[int]  # the identities of those with a gradient
+    names: list[str]  # of the columns of states; empty for one there is not
+    batches: "list[tuple[Batch, table.Alike]]"
+
+
 class Batch(NamedTuple):
     """Parameters of one group that take the same way through a step."""
 
@@ -394,6 +459,14 @@ class Batch(NamedTuple):
     params: list[Tensor]
     columns: Columns  # of DTensors what this device holds
     rows: list[Row | sharded.Split]
+    kernel: Any = None  # the `Steps` of a kernel's page, and
+    seen: Any = None  # how it sees the parameters
+
+    @property
+    def may_be_known(self) -> bool:
+        if self.kernel is None or self.fresh:
+            return False
+        return all(p is local for p, local in zip(self.params, self.columns[0], strict=True))
 
     @property
     def heeds_found_inf(self) -> bool:

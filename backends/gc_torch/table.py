@@ -120,3 +120,33 @@ def overlap(table: np.ndarray, itemsize: int) -> bool:
     ends = np.where(starts > 0, starts + sizes, starts).ravel()
     order = np.argsort(starts, axis=None)
     return bool((starts.ravel()[order][1:] < ends[order][:-1]).any())
+
+
+class Alike:
+    """What tensors in columns were like, to say whether others are like them, at little cost for each of thousands.
+
+    >>> alike = Alike([[torch.ones(2, 3)]])
+    >>> alike.holds([[torch.zeros(2, 3)]]), alike.holds([[torch.zeros(3, 2).t()]])
+    (True, False)
+    """
+
+    def __init__(self, columns: Sequence[Sequence[Tensor]]):
+        self._columns = [_looks(column) for column in columns]
+
+    def holds(self, columns: Sequence[Sequence[Tensor]]) -> bool:
+        """Whether types, dtypes, devices, shapes and strides are the same.
+
+        Raises:
+            RuntimeError: a tensor is sparse.
+        """
+        return self._columns == [_looks(column) for column in columns]
+
+
+def _looks(column: Sequence[Tensor]) -> tuple:
+    return (
+        set(map(type, column)) - {torch.nn.Parameter, torch.nn.Buffer, Tensor},
+        set(map(Tensor.dtype.__get__, column)),  # type: ignore[attr-defined]
+        set(map(Tensor.device.__get__, column)),  # type: ignore[attr-defined]
+        list(map(Tensor.shape.__get__, column)),  # type: ignore[attr-defined]
+        list(map(Tensor.stride, column)),
+    )
