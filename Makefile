@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all lint format docs ports gpu clean
+.PHONY: help demo study test test-all lint format docs ports bench gpu clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -49,6 +49,9 @@ docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 
 ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
 	$(PORTS) -m examples.ports
+
+bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: make bench ARGS="--parts resnet50"
+	$(PY) -m benchmarks.torch_cpu $(ARGS)
 
 gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs nothing: make gpu GPU_PYTHON=python3
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)

@@ -1,0 +1,260 @@
+"""What a step of gc_torch takes on a CPU, beside PyTorch's fused step without GC: `python -m benchmarks.torch_cpu`.
+
+Peers, interleaved in one run, each with states of its own, on the same parameters and random gradients:
+
+    torch fused, no GC             torch.optim, fused=True: what all the others are held against; and again (A/A)
+    gc_torch                       with nothing asked for
+    in place, then fused           p.grad centralized where it lies, then torch.optim with fused=True
+    the authors' rule              as their published optimizers write it (Yonghongwei/Gradient-Centralization): tensor
+                                   by tensor, not fused, the mean over all axes but the first, in SGD and Adam of the
+                                   step, in AdamW of the gradient
+
+Before a time is taken, a first step of every peer is held against the rule in float64.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gc_torch as gct
+from benchmarks import harness
+from benchmarks.harness import AGAIN, Case
+from benchmarks.shapes import MODELS, Shape, out_first
+
+BASE, OURS, IN_PLACE, AUTHORS = "torch fused, no GC", "gc_torch", "in place, then fused", "the authors' rule"
+HYPER: dict[str, dict[str, float]] = {
+    "SGD": dict(lr=1e-3, momentum=0.9, weight_decay=1e-4),
+    "Adam": dict(lr=1e-3),
+    "AdamW": dict(lr=1e-3, weight_decay=1e-2),
+}
+PASSES = {"SGD": 5, "Adam": 7, "AdamW": 7}  # over the parameters, at the least
+NAME = "cpu_step"
+
+
+class Model:
+    """Parameters of the shapes, with gradients whose means are not zero, and their plan."""
+
+    def __init__(self, shapes: list[Shape]):
+        torch.manual_seed(0)
+        self.shapes, self.module = shapes, torch.nn.Module()
+        for i, one in enumerate(shapes):
+            p = torch.nn.Parameter(torch.randn(one.shape) * 0.02)
+            p.grad = torch.randn(one.shape) + 0.5
+            self.module.register_parameter(f"p{i}", p)
+        self.plan = gct.plan(self.module, {f"p{i}": one.axes for i, one in enumerate(shapes)})
+        self.params = list(self.module.parameters())
+
+
+def by_rank(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    return tuple(range(1, len(shape))) if len(shape) > 1 else None
+
+
+def authors(kind: str, params: list[Tensor]) -> Callable[[], None]:
+    """Their rule once more, with PyTorch's operations of today in the order in which they have them."""
+    hyper = HYPER[kind]
+    lr, decay, momentum = hyper["lr"], hyper.get("weight_decay", 0.0), hyper.get("momentum", 0.0)
+    states: list[dict[str, Any]] = [{} for _ in params]
+
+    def centralized(x: Tensor) -> Tensor:
+        return x.add_(-x.mean(dim=tuple(range(1, x.ndim)), keepdim=True)) if x.ndim > 1 else x
+
+    @torch.no_grad()
+    def sgd() -> None:
+        for p, state in zip(params, states, strict=True):
+            assert p.grad is not None
+            d = p.grad.add(p, alpha=decay) if decay else p.grad
+            if "m" in state:
+                d = state["m"].mul_(momentum).add_(d)
+            else:
+                d = state["m"] = d.clone()
+            p.add_(centralized(d), alpha=-lr)
+
+    @torch.no_grad()
+    def adam() -> None:
+        beta1, beta2, eps = 0.9, 0.999, 1e-8
+        for p, state in zip(params, states, strict=True):
+            assert p.grad is not None
+            if not state:
+                state.update(t=0, m=torch.zeros_like(p), v=torch.zeros_like(p))
+            state["t"] += 1
+            g = centralized(p.grad) if kind == "AdamW" else p.grad
+            m, v = state["m"].mul_(beta1).add_(g, alpha=1 - beta1), state["v"].mul_(beta2)
+            v.addcmul_(g, g, value=1 - beta2)
+            d = m / (v.sqrt() / math.sqrt(1 - beta2 ** state["t"])).add_(eps)
+            d = d.add(p, alpha=decay) if kind == "AdamW" else centralized(d)
+            p.add_(d, alpha=-lr / (1 - beta1 ** state["t"]))
+
+    return sgd if kind == "SGD" else adam
+
+
+def peers(model: Model, kind: str, *, all_of_them: bool = True) -> dict[str, Callable[[], Any]]:
+    def fused() -> Any:
+        return getattr(torch.optim, kind)(model.params, fused=True, **HYPER[kind])
+
+    steps = {BASE: fused().step, AGAIN: fused().step}
+    steps[OURS] = getattr(gct, kind)(model.module, plan=model.plan, **HYPER[kind]).step
+    if all_of_them:
+        after = fused()
+
+        @torch.no_grad()
+        def in_place() -> None:
+            for p, one in zip(model.params, model.shapes, strict=True):
+                if one.axes is not None:
+                    p.grad.sub_(p.grad.mean(one.axes, keepdim=True))  # type: ignore[union-attr]
+            after.step()
+
+        steps |= {IN_PLACE: in_place, AUTHORS: authors(kind, model.params)}
+    return steps
+
+
+@torch.no_grad()
+def check(model: Model, kind: str, peer: str, step: Callable[[], Any]) -> None:
+    """The first step of a peer against the rule in float64; parameters and gradients stay as they are."""
+    hyper, unit = HYPER[kind], 2.0**-24
+    decay = hyper.get("weight_decay", 0.0)
+    kept = [(p.detach().clone(), p.grad.clone()) for p in model.params]  # type: ignore[union-attr]
+    step()
+    for one, p, (old, grad) in zip(model.shapes, model.params, kept, strict=True):
+        axes = None if peer in (BASE, AGAIN) else by_rank(one.shape) if peer == AUTHORS else one.axes
+        place = "update" if peer == AUTHORS and kind != "AdamW" else "gradient"
+        w, g = old.double(), grad.double()
+        if kind == "SGD" or (peer == IN_PLACE and kind == "Adam"):
+            g = g + decay * w if peer != IN_PLACE else g
+        # The mean of M numbers, in whatever order: at most M units of the largest; some more for what follows it.
+        fan_in = math.prod(one.shape[axis] for axis in axes) if axes else 1
+        error = float((fan_in + 16) * unit * g.abs().max())
+
+        def phi(x: Tensor, axes: Any = axes) -> Tensor:
+            return x - x.mean(axes, keepdim=True) if axes else x
+
+        g = phi(g) if place == "gradient" else g
+        if peer == IN_PLACE and kind == "SGD":
+            g = g + decay * w
+        if kind == "SGD":
+            d, wrong = g, torch.full_like(g, error)
+        else:  # the first step is the sign; near 0 it is anything
+            d = g / (g.abs() + 1e-8)
+            wrong = torch.where(g.abs() > 4 * error, 4 * error / g.abs() + 32 * unit, 2.0)
+            # The authors scale the decay by the bias correction of the first moment too.
+            d = d + decay * w / (0.1 if peer == AUTHORS else 1.0) if kind == "AdamW" else d
+        if place == "update":
+            d = phi(d)
+            wrong = wrong + (wrong.mean(axes, keepdim=True) if axes else 0.0) + error
+        want = w - hyper["lr"] * d
+        bound = hyper["lr"] * wrong + 4 * unit * (want.abs() + 10 * hyper["lr"])
+        off = (p.double() - want).abs() / bound
+        assert bool((off <= 1).all()), f"{kind}, {peer}, {one}: wrong by {off.max().item():.3g} bounds"
+        p.copy_(old)
+        p.grad.copy_(grad)  # type: ignore[union-attr]
+
+
+def case(name: str, shapes: list[Shape], kind: str, rounds: int, *, all_of_them: bool = True) -> Case:
+    model = Model(shapes)
+    steps = peers(model, kind, all_of_them=all_of_them)
+    for peer, step in steps.items():
+        check(model, kind, peer, step)
+    seconds = harness.measure(steps, rounds)
+    extra = {
+        peer: {"MiB beyond": min(harness.peak_beyond(steps[peer]) for _ in range(3))} for peer in steps if peer != AGAIN
+    }
+    numbers = sum(one.numbers for one in shapes)
+    return Case(f"{name}, {kind}", BASE, numbers, len(shapes), 4 * numbers * PASSES[kind], seconds, extra)
+
+
+def parts(rounds: int) -> dict[str, Callable[[], list[Case]]]:
+    tiny = [out_first(10, 100)]
+
+    def model(name: str) -> Callable[[], list[Case]]:
+        return lambda: [case(name, MODELS[name](), kind, rounds) for kind in HYPER]
+
+    return {
+        "resnet50": model("ResNet-50"),
+        "vit": model("ViT-B/16"),
+        "gpt2": model("GPT-2 124M"),
+        "tiny": lambda: [case("2,000 tensors of 1,000", tiny * 2000, kind, 3 * rounds) for kind in HYPER],
+        "sizes": lambda: [
+            case(f"{n}M numbers", [out_first(1024, 1024)] * n, "Adam", rounds, all_of_them=False)
+            for n in (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        ],
+        "tensors": lambda: [
+            case(f"{n:,} tensors of 1,000", tiny * n, "Adam", rounds, all_of_them=False)
+            for n in (1, 10, 100, 1000, 10000)
+        ],
+    }
+
+
+_FIRST = """
+import time
+import torch
+import gc_torch
+p = torch.nn.Parameter(torch.ones(64, 64))
+p.grad = torch.ones(64, 64)
+optimizer = gc_torch.{kind}([p], lr=0.1)
+start = time.perf_counter()
+optimizer.step()
+print(time.perf_counter() - start)
+"""
+
+
+def copy_bandwidth() -> float:
+    here = torch.randn(1 << 26)
+    there = torch.empty_like(here)
+    return harness.copy_bandwidth(lambda: there.copy_(here), here.numel())
+
+
+def first_call() -> dict[str, dict[str, float]]:
+    """Seconds of the first step of a process: where nothing is compiled yet, and in the next process."""
+    found = {}
+    for kind in ("SGD", "Adam"):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", _FIRST.format(kind=kind)]
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            runs = [subprocess.run(command, env=environment, capture_output=True, check=True, text=True) for _ in "12"]
+            compiled, cached = (float(run.stdout) for run in runs)
+        found[kind] = {"compiled": round(compiled, 2), "cached": round(cached, 2)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--parts", nargs="+", choices=[*parts(1), "start"], default=[*parts(1), "start"])
+    arguments = parser.parse_args()
+    about, cases = harness.machine() | {"threads": torch.get_num_threads(), "rounds": arguments.rounds}, []
+    if len(arguments.parts) <= len(parts(1)):  # what is not measured now stays
+        try:
+            before, cases = harness.load(NAME)
+            about = {**before, **about}
+        except FileNotFoundError:
+            pass
+    about["copy bytes a second"] = copy_bandwidth()
+    for name, part in parts(arguments.rounds).items():
+        if name in arguments.parts:
+            found = part()
+            harness.show(name, found)
+            names = {one.name for one in found}
+            cases = [one for one in cases if one.name not in names] + found
+    if "start" in arguments.parts:
+        about["seconds of the first step"] = first_call()
+        print("seconds of the first step:", json.dumps(about["seconds of the first step"]))
+    harness.save(NAME, about, cases)
+    models = [one for one in cases if AUTHORS in one.seconds]
+    sweep = {
+        "tensors of 1,048,576": [one for one in cases if "M numbers" in one.name],
+        "tensors of 1,000": [one for one in cases if AUTHORS not in one.seconds and "of 1,000" in one.name],
+    }
+    picture = harness.RESULTS / f"{NAME}.svg"
+    harness.picture(picture, models, sweep, [BASE, OURS, IN_PLACE, AUTHORS], about["copy bytes a second"])
+
+
+if __name__ == "__main__":
+    main()
