@@ -8,6 +8,9 @@ A list of blocks, cut by the shapes alone, says who does what, and every sum is 
 the shape: the number of threads changes no bit. Sums are in double precision.
 """
 
+# Numba's decorators change what a function takes.
+# pyright: reportCallIssue=false, reportPrivateImportUsage=false
+
 import ctypes
 import functools
 import math

@@ -322,9 +322,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             if first == path.FUSED and not split:
                 kernel = path.kernels(group, params[i].device)
                 if kernel is not None and path.kernel_is_right(kernel, params[i], grads[i], others):
-                    geometry = self._geometry(whole[i], params[i], rows[i])
+                    geometry = self._geometry(whole[i], params[i], cast(Row, rows[i]))
                     if geometry is not None:
-                        of_states = others[0].dtype if others and not fresh else p.dtype
+                        of_states = p.dtype if not others or others[0] is None else others[0].dtype
                         alike = (p.device, p.dtype, of_states, columns[-1][i].dtype if self.kind == "adam" else None)
                         found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
                         continue
