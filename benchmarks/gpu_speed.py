@@ -416,114 +416,25 @@ def cupy_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]
 
 def jax_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
     import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
 
-    import gc_jax
+    from benchmarks import jax_step
 
     if ON_GPU and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX sees no GPU, only {jax.devices()}")
-    times = 10 if ON_GPU else 2
-    size = 1 << (28 if ON_GPU else 20)
-    copier, source = jax.jit(lambda x: x + 1.0), jnp.zeros(size)
-    seconds = measure({"": lambda: copier(source).block_until_ready()}, 20)[""]
-    notes["copy bytes a second"] = copy = 2 * 4 * size / statistics.median(seconds)
-    notes["time"] = f"by the host's clock, {times} steps at a time"
-    base = "optax, no GC"
-    work = [
-        (model, dtype, kind, layout)
-        for model, dtype, kind in (
-            ("GPT-2 124M", "float32", "Adam"), ("GPT-2 124M", "bfloat16", "Adam"), ("ResNet-50", "float32", "Adam"),
-            ("ResNet-50", "float32", "SGD"),
-        )
-        for layout in ("out_last", "out_first")
-    ]  # fmt: skip
-    for workload, dtype, kind, layout in work:
-        shapes = [turn(one, layout) for one in (smaller(MODELS[workload](), 24) if small else MODELS[workload]())]
-        rng = np.random.default_rng(0)
-        params = {str(i): jnp.asarray(rng.standard_normal(one.shape), dtype) for i, one in enumerate(shapes)}
-        grads = {name: jnp.asarray(rng.standard_normal(w.shape) + 0.5, dtype) for name, w in params.items()}
-        plan = gc_jax.plan(params, layout, overrides={str(i): one.axes for i, one in enumerate(shapes)})
-        plain = optax.sgd(1e-3, 0.9) if kind == "SGD" else optax.adam(1e-3)
-        ours = gc_jax.sgd(1e-3, 0.9, plan=plan) if kind == "SGD" else gc_jax.adam(1e-3, plan=plan)
-        transforms = {base: plain, AGAIN: plain, "gc_jax": ours}
-        if layout == "out_first":
-            transforms["optax.centralize, optax"] = optax.chain(optax.centralize(), plain)
-        steps, jitted = {}, {id(transform): _jitted(transform) for transform in transforms.values()}
-        for peer, transform in transforms.items():
-            update = jitted[id(transform)]
-            if peer == "gc_jax":
-                check_jax(update, params, transform, grads, shapes, kind)
-            steps[peer] = _stepper(update, jax.tree.map(jnp.copy, params), transform.init(params), grads, times)
-        seconds = {peer: [t / times for t in taken] for peer, taken in measure(steps, rounds).items()}
-        numbers = sum(one.numbers for one in shapes)
-        floor = numbers * (4 if dtype == "float32" else 2) * PASSES[kind]
-        made = Case(f"{workload}, {layout}, {dtype}, {kind}", base, numbers, len(shapes), floor, seconds)
-        if rounds:
-            made.extra = {peer: {"of copy": made.floor / made.median(peer) / copy} for peer in steps}
-            print(f"  {made.name}: {made.ratio('gc_jax'):.3f}", file=sys.stderr)
-            yield made
-        del steps
-        gc.collect()
-
-
-def _jitted(transform: Any) -> Any:
-    import jax
-    import optax
-
-    def update(params, state, grads):
-        updates, state = transform.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return jax.jit(update, donate_argnums=(0, 1))
-
-
-def _stepper(update: Any, params: Any, state: Any, grads: Any, times: int) -> Callable[[], None]:
-    import jax
-
-    def step() -> None:
-        nonlocal params, state
-        for _ in range(times):
-            params, state = update(params, state, grads)
-        jax.block_until_ready((params, state))
-
-    return step
-
-
-def turn(one: Shape, layout: str) -> Shape:
-    """A weight as the layout stores it: the output axis first or last, the fan-in axes all others."""
-    if one.axes is None:
-        return one
-    outputs = [size for axis, size in enumerate(one.shape) if axis not in one.axes]
-    rest = [one.shape[axis] for axis in one.axes]
-    if layout == "out_first":
-        return out_first(*outputs, *rest)
-    return Shape((*rest, *outputs), tuple(range(len(rest))))
-
-
-def check_jax(jitted: Any, params: Any, transform: Any, grads: Any, shapes: list[Shape], kind: str) -> None:
-    """One step against the rule in float64."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    new, _ = jitted(jax.tree.map(jnp.copy, params), transform.init(params), grads)
-    for i, one in enumerate(shapes):
-        w, g, got = (np.asarray(tree[str(i)], np.float64) for tree in (params, grads, new))
-        fan_in = prod(one.shape[axis] for axis in one.axes) if one.axes else 1
-        centered = g - g.mean(one.axes, keepdims=True) if one.axes else g
-        # Optax adds an update that was rounded to the parameter's dtype.
-        unit = 2.0**-24 if params[str(i)].dtype == jnp.float32 else 2.0**-8
-        error = (fan_in + 16) * 2.0**-24 * abs(g).max() + unit * abs(centered)
-        d, wrong = centered, error
-        if kind == "Adam":
-            with np.errstate(all="ignore"):
-                d = np.sign(centered)
-                wrong = np.where(abs(centered) > 4 * error, 4 * error / abs(centered) + 64 * unit, 2.0)
-        bound = 1e-3 * wrong + 4 * unit * (abs(w) + 1e-3 * abs(d))
-        off = abs(got - (w - 1e-3 * d))
-        assert (off <= bound).all(), f"gc_jax {kind}: wrong by {(off / bound).max():.3g} bounds"
+    again = 10 if ON_GPU else 2
+    notes["copy bytes a second"] = copy = jax_step.copy_bandwidth(1 << (28 if ON_GPU else 20))
+    notes["time"] = f"by the host's clock, {again} steps at a time"
+    for workload, dtype, kind in (
+        ("GPT-2 124M", "float32", "Adam"), ("GPT-2 124M", "bfloat16", "Adam"), ("ResNet-50", "float32", "Adam"),
+        ("ResNet-50", "float32", "SGD"),
+    ):  # fmt: skip
+        shapes = smaller(MODELS[workload](), 24) if small else MODELS[workload]()
+        for layout in jax_step.LAYOUTS:
+            made = jax_step.case(workload, shapes, layout, dtype, kind, rounds, again)
+            if rounds:
+                made.extra = {peer: {"of copy": made.floor / made.median(peer) / copy} for peer in made.seconds}
+                print(f"  {made.name}: {made.ratio(jax_step.OURS):.3f}", file=sys.stderr)
+                yield made
 
 
 PARTS = {
