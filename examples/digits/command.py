@@ -46,7 +46,11 @@ def digits(
     for name, value in (("--seeds", seeds), ("--epochs", epochs)):
         if value < 1:
             fail(f"{name} must be at least 1; got {value}")
-    network = load_network(backend)
+    try:
+        network = load_network(backend)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
     with Interrupt() as interrupt:
         folder = new_folder(out, backend)

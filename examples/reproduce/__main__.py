@@ -13,7 +13,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on from the last checkpoint.")
+        sys.exit("Stopped.")
 
 
 main()

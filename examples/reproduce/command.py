@@ -26,12 +26,15 @@ RUNS = Path("runs/reproduce")
 
 @contextmanager
 def told() -> Iterator[None]:
-    """What the user can put right is said in a few lines, with the exit code for wrong usage."""
+    """What the user can put right is said in a few lines, with the exit code for wrong usage; and so is Ctrl-C."""
     try:
         yield
     except (Wrong, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command("list")

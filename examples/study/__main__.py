@@ -5,7 +5,7 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,11 +22,11 @@ def study(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = DOCS,
 ) -> None:
     """Train small networks on the digits in every setting, with GC and without; write results.md and its figure."""
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        runs = experiment.run(seeds, lambda total: progress.update(task, total=total, advance=1))
+    try:
+        runs = train(seeds)
+    except KeyboardInterrupt:
+        print("Stopped: nothing is written.", file=sys.stderr)
+        raise typer.Exit(130) from None
     metrics = {
         "seeds": seeds,
         "versions": {
@@ -44,8 +44,14 @@ def study(
     print(f"Written: {out / 'results.md'}, {out / 'results.json'}, {out / 'pictures/results.png'}")
 
 
+def train(seeds: int) -> dict[str, Any]:
+    """The whole grid, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        return experiment.run(seeds, lambda total: progress.update(task, total=total, advance=1))
+
+
 if __name__ == "__main__":
-    try:
-        typer.run(study)
-    except KeyboardInterrupt:
-        sys.exit("Stopped: nothing is written.")
+    typer.run(study)

@@ -1,9 +1,10 @@
 """The grid, one run of it, and all of them on every core."""
 
 import itertools
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
@@ -58,16 +59,26 @@ def stream(digits: data.Digits, seed: int) -> Iterator[data.Digits]:
         yield from data.batches(digits, seed, epoch)
 
 
+def prepare() -> None:
+    """In each process: these matrices are too small to share among threads, and Ctrl-C is for the one that waits."""
+    threadpool_limits(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def run(seeds: int, on_run: Callable[[int], Any]) -> dict[str, Any]:
     """{setting: {place: {"test_accuracy": […by seed], "test_loss": […]}}}."""
     tasks = [(setting, place, seed) for seed in range(seeds) for setting in SETTINGS for place in PLACES[setting.rule]]
-    # One BLAS thread a process: these matrices are too small to share.
-    with ProcessPoolExecutor(initializer=partial(threadpool_limits, 1)) as pool:
-        futures = {pool.submit(train, *task): task for task in tasks}
-        done = {}
-        for future in as_completed(futures):
-            done[futures[future]] = future.result()
-            on_run(len(tasks))
+    # Not forked: whoever calls may have threads.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
+        try:
+            futures = {pool.submit(train, *task): task for task in tasks}
+            done = {}
+            for future in as_completed(futures):
+                done[futures[future]] = future.result()
+                on_run(len(tasks))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all of them
+            raise
     return {
         setting.key: {
             place or "off": {

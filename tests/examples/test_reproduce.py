@@ -511,6 +511,24 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(cif
     assert same(ends(tmp_path / "whole"), ends(tmp_path / "killed"))
 
 
+def test_ctrl_c_says_how_to_go_on(cifar, tmp_path, monkeypatch, capsys):
+    calls = iter(range(100))
+
+    def loss(*args, **options):
+        if next(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return torch.nn.functional.cross_entropy(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training, "cross_entropy", lambda *args, **options: loss(*args) if not options else 0 * args[0].sum()
+        )
+        with pytest.raises(typer.Exit) as stopped:
+            run("cifar100", cifar, tmp_path / "killed", "crop=8", "epochs=3", variant="resnet18")
+    assert stopped.value.exit_code == 130 and "goes on from the last checkpoint" in capsys.readouterr().err
+    assert 0 < checkpoint.load(next(tmp_path.glob("killed/*/*/checkpoint.pt")))["at"]["step"] < 6
+
+
 def test_same_finds_what_differs(cifar, tmp_path):
     for seed in (0, 1):
         run("cifar100", cifar, tmp_path / str(seed), "crop=8", variant="resnet18", seed=seed)
