@@ -11,21 +11,20 @@ import numpy as np
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-matplotlib.rcParams.update(
-    {
-        "axes.prop_cycle": matplotlib.cycler(
-            color=["#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8"]
-        ),
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "figure.constrained_layout.use": True,
-        "font.size": 10,
-        "legend.frameon": False,
-        "savefig.transparent": True,
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "gc",  # the same figure is the same file
-    }
-)
+STYLE = {
+    "axes.prop_cycle": matplotlib.cycler(
+        color=["#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8"]
+    ),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "legend.frameon": False,
+    "savefig.transparent": True,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "gc",  # the same figure is the same file
+}
+matplotlib.rcParams.update(STYLE)
 
 UNITS = ("#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8")
 """A colour for each output unit, readable on white and on black."""

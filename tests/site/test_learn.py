@@ -10,7 +10,6 @@ import pytest
 from markdown_it import MarkdownIt
 
 import gc_core
-from docs.learn import drawing
 from gc_core import adam, layouts, operator, sgdm, theory
 
 from .tools import node
@@ -31,6 +30,11 @@ def blocks(chapter):
 
 def run(chapter, monkeypatch):
     """The figures of a chapter, and how many of its assertions fail."""
+    import matplotlib
+
+    from docs.learn import drawing  # which sets the style of every figure, when it is first imported
+
+    matplotlib.rcParams.update(drawing.STYLE)
     figures, failed, names = [], 0, {}
 
     def show(figure, says):
