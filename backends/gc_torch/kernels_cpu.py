@@ -128,39 +128,46 @@ def _subtract(x, means, length):
 
 
 @_compiled
-def _sgd(w, x, m, rule, numbers):
+def _sgd(w, g, m, mean, sign, decay, rule, numbers):
+    """The whole step of a strip whose mean is known; the buffer may stand for the gradient."""
     lr, mu, undamped = numbers[LR], numbers[MU], numbers[UNDAMPED]
     if rule == PLAIN:
         for i in range(len(w)):
-            w[i] -= lr * x[i]
+            x = sign * g[i] - mean
+            if decay != 0:
+                x += decay * w[i]
+            w[i] -= lr * x
     elif rule == MOMENTUM:
         for i in range(len(w)):
-            m[i] = now = mu * m[i] + undamped * x[i]
+            x = sign * g[i] - mean
+            if decay != 0:
+                x += decay * w[i]
+            m[i] = now = mu * m[i] + undamped * x
             w[i] -= lr * now
     else:
         for i in range(len(w)):
-            m[i] = now = mu * m[i] + undamped * x[i]
-            w[i] -= lr * (x[i] + mu * now)
+            x = sign * g[i] - mean
+            if decay != 0:
+                x += decay * w[i]
+            m[i] = now = mu * m[i] + undamped * x
+            w[i] -= lr * (x + mu * now)
 
 
 @_compiled
-def _adam(w, x, m, v, numbers, scale1, scale2):
+def _adam(w, g, m, v, mean, sign, l2, numbers, scale1, scale2):
+    """The same for Adam."""
     lr, decay, eps = numbers[LR], numbers[DECOUPLED], numbers[EPS]
     beta1, rest1, beta2, rest2 = numbers[BETA1], numbers[REST1], numbers[BETA2], numbers[REST2]
-    if decay != 0:
-        for i in range(len(w)):
-            first = beta1 * m[i] + rest1 * x[i]
-            second = beta2 * v[i] + rest2 * x[i] * x[i]
-            m[i] = first
-            v[i] = second
-            w[i] -= lr * (scale1 * first / (scale2 * math.sqrt(second) + eps) + decay * w[i])
-    else:
-        for i in range(len(w)):
-            first = beta1 * m[i] + rest1 * x[i]
-            second = beta2 * v[i] + rest2 * x[i] * x[i]
-            m[i] = first
-            v[i] = second
-            w[i] -= lr * (scale1 * first / (scale2 * math.sqrt(second) + eps))
+    for i in range(len(w)):
+        x = sign * g[i] - mean
+        if l2 != 0:
+            x += l2 * w[i]
+        m[i] = first = beta1 * m[i] + rest1 * x
+        v[i] = second = beta2 * v[i] + rest2 * x * x
+        d = scale1 * first / (scale2 * math.sqrt(second) + eps)
+        if decay != 0:
+            d += decay * w[i]
+        w[i] -= lr * d
 
 
 @_compiled
@@ -256,16 +263,23 @@ def _block(row, outer, first, last, scratch, rule, on_update, numbers, scale1, s
                 _subtract(x, means, length)
                 _apply(w, x, numbers)
                 continue
-            _gradient(x, g, w, sign, decay, means[0] if centralize and vectors == 1 else number(0))
-            if centralize and vectors > 1:
-                _subtract(x, means, length)
+            if rule == AMSGRAD or (centralize and vectors > 1):
+                _gradient(x, g, w, sign, decay, means[0] if centralize and vectors == 1 else number(0))
+                if centralize and vectors > 1:
+                    _subtract(x, means, length)
+                if rule == AMSGRAD:
+                    _step(x, w, m, v, top, rule, numbers, scale1, scale2, True)
+                    _apply(w, x, numbers)
+                elif rule == ADAM:
+                    _adam(w, x, m, v, number(0), number(1), number(0), numbers, scale1, scale2)
+                else:
+                    _sgd(w, x, m, number(0), number(1), number(0), rule, numbers)
+                continue
+            mean = means[0] if centralize else number(0)
             if rule == ADAM:
-                _adam(w, x, m, v, numbers, scale1, scale2)
-            elif rule == AMSGRAD:
-                _step(x, w, m, v, top, rule, numbers, scale1, scale2, True)
-                _apply(w, x, numbers)
+                _adam(w, g, m, v, mean, sign, decay, numbers, scale1, scale2)
             else:
-                _sgd(w, x, m, rule, numbers)
+                _sgd(w, g, m, mean, sign, decay, rule, numbers)
 
 
 @_compiled
