@@ -408,6 +408,7 @@ class Steps:
         self._items: np.ndarray | None = None
         self._written = np.zeros(0, np.int64)  # addresses
         self._overlap = False
+        self._scratch = np.zeros(0)
 
     def step(
         self,
@@ -449,8 +450,9 @@ class Steps:
             self._written, self._overlap = written, _overlap(rows, dtype.itemsize)
         threads = 1 if _forked or self._overlap else min(torch.get_num_threads(), len(self._items))
         counters, numbers = np.zeros(2, np.int64), _numbers(kind, group, fresh, dtype)
-        scratch = np.zeros(max(threads, 1) * SCRATCH_BYTES // 8)
-        arrays = (rows, self._items, counters, numbers, scales, scratch)
+        if len(self._scratch) < max(threads, 1) * SCRATCH_BYTES // 8:
+            self._scratch = np.zeros(max(threads, 1) * SCRATCH_BYTES // 8)
+        arrays = (rows, self._items, counters, numbers, scales, self._scratch)
         words = [array.ctypes.data for array in arrays]
         job = np.array([words[0], len(rows), words[1], len(self._items), *words[2:], rule, on_update], np.int64)
         if threads > 1:

@@ -11,6 +11,7 @@ A tensor without GC is (1, 1, 1, size) with `centralize` 0. All tensors of a row
 that a kernel walks through each as through one flat array.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -132,6 +133,9 @@ class Alike:
 
     def __init__(self, columns: Sequence[Sequence[Tensor]]):
         self._columns = [_looks(column) for column in columns]
+        # States stay the same tensors for long. Parameters may be given other data, and gradients are new ones.
+        self._states = [list(column) for column in columns[2:]]
+        self._addresses = [list(map(Tensor.data_ptr, column)) for column in self._states]
 
     def holds(self, columns: Sequence[Sequence[Tensor]]) -> bool:
         """Whether types, dtypes, devices, shapes and strides are the same.
@@ -139,7 +143,21 @@ class Alike:
         Raises:
             RuntimeError: a tensor is sparse.
         """
-        return self._columns == [_looks(column) for column in columns]
+        if len(columns) != len(self._columns):
+            return False
+        for index, (column, looks) in enumerate(zip(columns, self._columns, strict=True)):
+            if not (index >= 2 and self._are_still(index - 2, column)) and _looks(column) != looks:
+                return False
+        return True
+
+    def _are_still(self, index: int, column: Sequence[Tensor]) -> bool:
+        """Whether the states are the same tensors, where they were."""
+        kept = self._states[index]
+        return (
+            len(kept) == len(column)
+            and all(map(operator.is_, kept, column))
+            and list(map(Tensor.data_ptr, column)) == self._addresses[index]
+        )
 
 
 def _looks(column: Sequence[Tensor]) -> tuple:
