@@ -372,6 +372,11 @@ def _note_fork() -> None:
 os.register_at_fork(after_in_child=_note_fork)
 
 
+def takes(seen: table.Geometry) -> bool:
+    """Whether the kernel is the fastest for a tensor: columns that no cache holds are PyTorch's."""
+    return seen.r1 == 1 or seen.outer * seen.r1 * seen.inner * seen.r2 <= BLOCK
+
+
 def items(seen: Any) -> np.ndarray:
     """The work: (tensor, first unit, last unit + 1), a unit being a weight vector, or an element without GC.
 

@@ -147,7 +147,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             taken = set()
             for p, row in zip(params, rows, strict=True):
                 kernel = path.kernels(group, p.device) if first == path.FUSED else None
-                if kernel is not None and path.kernel_is_right(kernel, p, p, ()) and table.geometry(p, row) is not None:
+                seen = None if kernel is None else table.geometry(p, row)
+                if seen is not None and path.kernel_is_right(kernel, p, p, ()) and kernel.takes(seen):
                     taken.add(kernel.NAME)
                 elif first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves):
                     taken.add(otherwise)
@@ -323,7 +324,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 kernel = path.kernels(group, params[i].device)
                 if kernel is not None and path.kernel_is_right(kernel, params[i], grads[i], others):
                     geometry = self._geometry(whole[i], params[i], cast(Row, rows[i]))
-                    if geometry is not None:
+                    if geometry is not None and kernel.takes(geometry):
                         of_states = p.dtype if not others or others[0] is None else others[0].dtype
                         alike = (p.device, p.dtype, of_states, columns[-1][i].dtype if self.kind == "adam" else None)
                         found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
