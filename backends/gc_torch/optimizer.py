@@ -147,8 +147,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             taken = set()
             for p, row in zip(params, rows, strict=True):
                 kernel = path.kernels(group, p.device) if first == path.FUSED else None
-                seen = None if kernel is None else table.geometry(p, row)
-                if seen is not None and path.kernel_is_right(kernel, p, p, ()) and kernel.takes(seen):
+                seen = kernel and table.geometry(p, row)
+                if kernel and seen and path.kernel_is_right(kernel, p, p, ()) and kernel.takes(seen):
                     taken.add(kernel.NAME)
                 elif first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves):
                     taken.add(otherwise)
