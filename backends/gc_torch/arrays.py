@@ -32,6 +32,11 @@ def is_half(tensor: Tensor) -> bool:
     return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill their memory without gaps, in whatever order."""
+    return tensor.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
 def widen(tensor: Tensor) -> Tensor:
     """The tensor in the precision that its update is computed in."""
     return tensor.float() if is_half(tensor) else tensor

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from gc_torch import table
-from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, OUTER, R1, R2, STATE0, STATE1, STATE2, STEP, W
+from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, W
 
 NAME = "Numba"
 DTYPES = (torch.float32, torch.float64)
@@ -452,7 +452,7 @@ class Steps:
         on_update = group["gc_on"] == "update"
         written = rows[:, [W, STATE0, STATE1, STATE2]]
         if not np.array_equal(written, self._written):
-            self._written, self._overlap = written, _overlap(rows, dtype.itemsize)
+            self._written, self._overlap = written, table.overlap(rows, dtype.itemsize)
         threads = 1 if _forked or self._overlap else min(torch.get_num_threads(), len(self._items))
         counters, numbers = np.zeros(2, np.int64), _numbers(kind, group, fresh, dtype)
         if len(self._scratch) < max(threads, 1) * SCRATCH_BYTES // 8:
@@ -464,15 +464,6 @@ class Steps:
             _parallel(_entry(dtype), job.ctypes.data, threads, 0)
         elif threads == 1:
             _on_this_thread(_entry(dtype))(job.ctypes.data)
-
-
-def _overlap(rows: np.ndarray, itemsize: int) -> bool:
-    """Whether tensors that are written share memory; then they are updated one after another, as PyTorch does."""
-    starts = rows[:, [W, STATE0, STATE1, STATE2]]
-    sizes = (rows[:, OUTER] * rows[:, R1] * rows[:, INNER] * rows[:, R2] * itemsize)[:, None]
-    ends = np.where(starts > 0, starts + sizes, starts).ravel()
-    order = np.argsort(starts, axis=None)
-    return bool((starts.ravel()[order][1:] < ends[order][:-1]).any())
 
 
 def _rule(kind: str, group: dict[str, Any]) -> int:

@@ -4,7 +4,8 @@ They are subclasses: arguments, groups, state and hooks are PyTorch's own, and s
 gradient with GC goes through such a step in a temporary's place, so that `p.grad` stays as it is.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -145,11 +146,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             first, otherwise = path.choose(group, params)
             halves = group["gc_on"] is not None
             taken = set()
-            for p, row in zip(params, rows, strict=True):
-                kernel = path.kernels(group, p.device) if first == path.FUSED else None
-                seen = kernel and table.geometry(p, row)
-                if kernel and seen and path.kernel_is_right(kernel, p, p, ()) and kernel.takes(seen):
-                    taken.add(kernel.NAME)
+            for whole, p, row in zip(group["params"], params, rows, strict=True):
+                found = self._kernel_for(group, whole, p, row, p, ()) if first == path.FUSED else None
+                if found is not None:
+                    taken.add(found[0].NAME)
                 elif first == path.FUSED and not path.fused_is_right(self.kind, p, (), widened=halves):
                     taken.add(otherwise)
                 else:
@@ -320,17 +320,14 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             fresh = bool(others) and others[0] is None
             split = isinstance(rows[i], sharded.Split)
             taken = first
-            if first == path.FUSED and not split:
-                kernel = path.kernels(group, params[i].device)
-                if kernel is not None and path.kernel_is_right(kernel, params[i], grads[i], others):
-                    geometry = self._geometry(whole[i], params[i], cast(Row, rows[i]))
-                    if geometry is not None and kernel.takes(geometry):
-                        of_states = p.dtype if not others or others[0] is None else others[0].dtype
-                        alike = (p.device, p.dtype, of_states, columns[-1][i].dtype if self.kind == "adam" else None)
-                        found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
-                        continue
+            plain = first == path.FUSED and not split
+            if plain and self._kernel_for(group, whole[i], p, cast(Row, rows[i]), grads[i], others) is not None:
+                of_states = p.dtype if not others or others[0] is None else others[0].dtype
+                alike = (p.device, p.dtype, of_states, columns[-1][i].dtype if self.kind == "adam" else None)
+                found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
+                continue
             # Split ones meet in collectives: their path must not hang on the strides that one device happens to have.
-            if first == path.FUSED and not split:
+            if plain:
                 read = [] if fresh else others
                 if not ours:  # ours: it comes in a temporary like p
                     read = [grads[i], *read]
@@ -350,7 +347,17 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             columns_here, rows_here = _select(columns, indices), [rows[i] for i in indices]
             yield Batch(group, taken, ours, fresh, params, columns_here, rows_here, kernel, seen)
 
-    def _geometry(self, p: Tensor, local: Tensor, row: Row) -> table.Geometry | None:
+    def _kernel_for(
+        self, group: dict[str, Any], p: Tensor, local: Tensor, row: Row | None, grad: Tensor, states: Sequence[Any]
+    ) -> tuple[ModuleType, table.Geometry] | None:
+        """The kernel that stands in for the fused step of a parameter, and how it sees it; None: there is none."""
+        kernel = path.kernels(group, local.device)
+        if kernel is None or not path.kernel_is_right(kernel, local, grad, states):
+            return None
+        seen = self._geometry(p, local, row)
+        return (kernel, seen) if seen is not None and kernel.takes(seen) else None
+
+    def _geometry(self, p: Tensor, local: Tensor, row: Row | None) -> table.Geometry | None:
         """How a kernel sees the parameter, which stays as it is as long as the strides and the row do."""
         key = (local.stride(), row)
         known = self._geometries.get(p)
@@ -821,7 +828,6 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
 
 
 def _place(gc_on: Any) -> str:
-    if gc_on is not None and gc_on not in checks.PLACES:
-        kind = ValueError if isinstance(gc_on, str) else TypeError
-        raise kind(f"gc_on must be one of {', '.join(map(repr, checks.PLACES))}, or None for no GC; got {gc_on!r}")
+    """The place of GC as the checks of the rules want it, which know no None."""
+    checks.place(gc_on, optional=True)
     return gc_on or checks.PLACES[0]

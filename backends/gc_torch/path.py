@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
-from gc_torch.arrays import is_half
+from gc_torch.arrays import is_dense, is_half
 
 FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
 
@@ -28,9 +28,8 @@ _absent: dict[str, ImportError] = {}
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     """The page with the kernel for a group whose path is fused; None: there is none, or it cannot take the options."""
     page = KERNELS.get(device.type)
-    options = (*group.get("betas", ()), group["weight_decay"], group.get("momentum"))
-    if page is None or group["gc_on"] is None or any(isinstance(option, Tensor) for option in options):
-        return None  # it would have to read them
+    if page is None or group["gc_on"] is None or _has_tensor_options(group):
+        return None
     if torch.compiler.is_compiling():
         return None
     if page not in _loaded:
@@ -109,13 +108,18 @@ def fused_is_right(kind: str, w: Tensor, others: Sequence[Tensor], *, widened: b
     for other in others:
         if other.stride() != strides:
             return False
-    return w.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(w))
+    return is_dense(w)
+
+
+def _has_tensor_options(group: dict[str, Any]) -> bool:
+    """Whether an option other than lr is a tensor, which a kernel would have to read."""
+    options = (*group.get("betas", ()), group["weight_decay"], group.get("momentum"))
+    return any(isinstance(option, Tensor) for option in options)
 
 
 def _fused_is_offered(group: dict[str, Any], params: list[Tensor]) -> bool:
-    # A compiler fuses better what it can see into. Options other than lr would be read if they were tensors.
-    options = (*group.get("betas", ()), group["weight_decay"], group.get("momentum"))
-    if torch.compiler.is_compiling() or any(isinstance(option, Tensor) for option in options):
+    # A compiler fuses better what it can see into.
+    if torch.compiler.is_compiling() or _has_tensor_options(group):
         return False
     return _default_to_fused_or_foreach(params, group["differentiable"], use_fused=True)[0]
 

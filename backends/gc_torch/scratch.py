@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from gc_torch.arrays import is_dense
+
 _KEEP_AT_MOST = 1 << 28  # bytes of one device and dtype; beyond it, memory is given back
 
 
@@ -19,7 +21,7 @@ class Scratch:
         start = self._used.get(key, 0)
         self._used[key] = start + -(-p.numel() // 16) * 16  # the next one starts on a cache line
         flat = self._flat.get(key)
-        if flat is None or start + p.numel() > flat.numel() or not _is_dense(p):
+        if flat is None or start + p.numel() > flat.numel() or not is_dense(p):
             return torch.empty_like(p, dtype=dtype, requires_grad=False)
         return flat[start : start + p.numel()].as_strided(p.shape, p.stride())
 
@@ -35,7 +37,3 @@ class Scratch:
             ):
                 self._flat[key] = torch.empty(used, dtype=dtype, device=device)
         self._used.clear()
-
-
-def _is_dense(p: Tensor) -> bool:
-    return p.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(p))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gc_core.plan import Row
+from gc_torch.arrays import is_dense
 
 # Addresses: the parameter, its gradient, its states in the order of `states` of the optimizer (SGD: momentum_buffer;
 # Adam: exp_avg, exp_avg_sq, max_exp_avg_sq), Adam's step. 0 where there is none.
@@ -78,11 +79,6 @@ def geometry(p: Tensor, row: Row | None) -> Geometry | None:
     if inner == 1:
         return Geometry(outer, 1, 1, r1 * r2, 1)
     return Geometry(outer, r1, inner, r2, 1)
-
-
-def is_dense(p: Tensor) -> bool:
-    """Whether the elements fill their memory without gaps, in whatever order."""
-    return p.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(p))
 
 
 def rows(columns: Sequence[Sequence[Tensor] | None], steps: Sequence[Tensor] | None, seen: Sequence[Geometry]):
