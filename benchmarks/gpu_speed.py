@@ -27,17 +27,11 @@ from typing import Any
 
 from benchmarks.gpu_ports import DEVICE, force
 from benchmarks.harness import AGAIN, Case, measure
-from benchmarks.shapes import MODELS, Shape, gpt2, out_first, resnet50, transformer
+from benchmarks.shapes import HYPER, MODELS, PASSES, Shape, gpt2, out_first, resnet50, transformer
 
 ON_GPU = DEVICE != "cpu"
 BASE = "torch fused, no GC"
 SLEEP = 6_000_000, 8_000  # clock cycles that the device waits, and more for each tensor: some milliseconds
-HYPER = {
-    "SGD": dict(lr=1e-3, momentum=0.9, weight_decay=1e-4),
-    "Adam": dict(lr=1e-3),
-    "AdamW": dict(lr=1e-3, weight_decay=1e-2),
-}
-PASSES = {"SGD": 5, "Adam": 7, "AdamW": 7}  # over the parameters, at the least
 
 
 def billion() -> list[Shape]:
@@ -114,7 +108,7 @@ def case(
     rounds: int, copy: float, extra: dict[str, dict[str, float]] | None = None,
 ) -> Case:  # fmt: skip
     seconds, host = timed(steps, rounds, len(shapes))
-    numbers = sum(prod(one.shape) for one in shapes)
+    numbers = sum(one.numbers for one in shapes)
     made = Case(name, base, numbers, len(shapes), numbers * itemsize * passes, seconds, extra or {})
     for peer in steps:
         beside = made.extra.setdefault(peer, {})
@@ -128,68 +122,56 @@ def case(
 # ---- PyTorch
 
 
-class Model:
-    """Parameters of the shapes, with random gradients, and their plan."""
+def model_of(shapes: list[Shape], dtype: str) -> Any:
+    from benchmarks.torch_model import Model  # JAX's part has no PyTorch beside it
 
-    def __init__(self, shapes: list[Shape], dtype: str):
-        import torch
-
-        import gc_torch as gct
-
-        self.shapes, self.module = shapes, torch.nn.Module()
-        torch.manual_seed(0)
-        for i, one in enumerate(shapes):
-            w = torch.randn(one.shape, device=DEVICE).mul_(0.02).to(getattr(torch, dtype))
-            p = torch.nn.Parameter(w)
-            p.grad = torch.randn(one.shape, device=DEVICE).add_(0.5).to(p.dtype)
-            self.module.register_parameter(f"p{i}", p)
-        self.plan = gct.plan(self.module, {f"p{i}": one.axes for i, one in enumerate(shapes)})
-        self.params = list(self.module.parameters())
-
-    def check(self, kind: str, optimizer: Any, on: str | None) -> None:
-        """One step from a fresh state against the rule in float64, tensor by tensor; the parameters stay."""
-        import torch
-
-        kept = [p.detach().clone() for p in self.params]
-        optimizer.step()
-        hyper = HYPER[kind]
-        for one, p, old in zip(self.shapes, self.params, kept, strict=True):
-            grad, w = p.grad, old.double()
-            assert grad is not None
-            unit = torch.finfo(torch.float32).eps / 2
-            once = torch.finfo(p.dtype).eps / 2 if p.dtype.itemsize == 2 else 0.0
-            g = grad.double()
-            if kind == "SGD":
-                g = g + hyper["weight_decay"] * w
-            # The mean of M numbers, in whatever order: M units of the largest; some more for what follows it.
-            fan_in = prod(one.shape[axis] for axis in one.axes) if one.axes else 1
-            error = (fan_in + 16) * unit * g.abs().max()
-
-            def phi(x: Any, axes=one.axes if on else None) -> Any:
-                return x - x.mean(axes, keepdim=True) if axes else x
-
-            if on == "gradient":
-                g = phi(g)
-            if kind == "SGD":
-                d, wrong = g, error.expand_as(g)
-            else:
-                d, wrong = g.sign(), torch.where(g.abs() > 4 * error, 4 * error / g.abs() + 32 * unit, 2.0)
-                d = torch.where(g == 0, 0.0, d) * (g.abs() / (g.abs() + 1e-8))
-                if kind == "AdamW":
-                    d = d + hyper["weight_decay"] * w
-            if on == "update":
-                d = phi(d)
-                wrong = (wrong + (wrong.mean(one.axes, keepdim=True) if one.axes else 0)) + error * 4
-            want = w - hyper["lr"] * d
-            bound = hyper["lr"] * wrong + (once + 4 * unit) * (want.abs() + hyper["lr"])
-            off = (p.detach().double() - want).abs()
-            assert bool((off <= bound).all()), f"{kind}, GC on {on}: wrong by {(off / bound).max().item():.3g} bounds"
-        with torch.no_grad():
-            for p, old in zip(self.params, kept, strict=True):
-                p.copy_(old)
+    return Model(shapes, dtype, DEVICE)
 
 
-def torch_peers(model: Model, kind: str, update: bool = False) -> dict[str, tuple[Callable[[], Any], str | None]]:
+def check(model: Any, kind: str, optimizer: Any, on: str | None) -> None:
+    """One step from a fresh state against the rule in float64, tensor by tensor; the parameters stay."""
+    import torch
+
+    kept = [p.detach().clone() for p in model.params]
+    optimizer.step()
+    hyper = HYPER[kind]
+    for one, p, old in zip(model.shapes, model.params, kept, strict=True):
+        grad, w = p.grad, old.double()
+        assert grad is not None
+        unit = torch.finfo(torch.float32).eps / 2
+        once = torch.finfo(p.dtype).eps / 2 if p.dtype.itemsize == 2 else 0.0
+        g = grad.double()
+        if kind == "SGD":
+            g = g + hyper["weight_decay"] * w
+        # The mean of M numbers, in whatever order: M units of the largest; some more for what follows it.
+        fan_in = prod(one.shape[axis] for axis in one.axes) if one.axes else 1
+        error = (fan_in + 16) * unit * g.abs().max()
+
+        def phi(x: Any, axes=one.axes if on else None) -> Any:
+            return x - x.mean(axes, keepdim=True) if axes else x
+
+        if on == "gradient":
+            g = phi(g)
+        if kind == "SGD":
+            d, wrong = g, error.expand_as(g)
+        else:
+            d, wrong = g.sign(), torch.where(g.abs() > 4 * error, 4 * error / g.abs() + 32 * unit, 2.0)
+            d = torch.where(g == 0, 0.0, d) * (g.abs() / (g.abs() + 1e-8))
+            if kind == "AdamW":
+                d = d + hyper["weight_decay"] * w
+        if on == "update":
+            d = phi(d)
+            wrong = (wrong + (wrong.mean(one.axes, keepdim=True) if one.axes else 0)) + error * 4
+        want = w - hyper["lr"] * d
+        bound = hyper["lr"] * wrong + (once + 4 * unit) * (want.abs() + hyper["lr"])
+        off = (p.detach().double() - want).abs()
+        assert bool((off <= bound).all()), f"{kind}, GC on {on}: wrong by {(off / bound).max().item():.3g} bounds"
+    with torch.no_grad():
+        for p, old in zip(model.params, kept, strict=True):
+            p.copy_(old)
+
+
+def torch_peers(model: Any, kind: str, update: bool = False) -> dict[str, tuple[Callable[[], Any], str | None]]:
     """Optimizers by peer, and where their GC stands."""
     import torch
 
@@ -225,14 +207,14 @@ def _apex(kind: str) -> Any:
 def torch_case(name: str, shapes: list[Shape], dtype: str, kind: str, rounds: int, copy: float, update=False) -> Case:
     import torch
 
-    model = Model(shapes, dtype)
+    model = model_of(shapes, dtype)
     peers = torch_peers(model, kind, update)
     itemsize, extra = model.params[0].dtype.itemsize, {}
     for peer, (optimizer, on) in peers.items():
         if kind == "SGD" and on is None and dtype != "float32" and not ON_GPU:
             continue  # PyTorch's fused step is wrong there
         try:
-            model.check(kind, optimizer, on)
+            check(model, kind, optimizer, on)
         except AssertionError:
             if peer.startswith("gc_torch"):
                 raise
@@ -251,7 +233,7 @@ def enough_memory(shapes: list[Shape], itemsize: int, states: int) -> str:
     """Why it cannot be run, or nothing."""
     import torch
 
-    needed = sum(prod(one.shape) for one in shapes) * itemsize * (3 + states)
+    needed = sum(one.numbers for one in shapes) * itemsize * (3 + states)
     free = torch.cuda.mem_get_info()[0] if ON_GPU else 4 << 30
     return "" if needed < 0.9 * free else f"needs {needed / 2**30:.0f} GiB, and {free / 2**30:.0f} are free"
 
@@ -315,7 +297,7 @@ def warm_part(small: bool, share: int, of: int) -> None:
             for one in shapes
         }
         for dtype in ("float32", "bfloat16"):
-            model = Model(list(few), dtype)
+            model = model_of(list(few), dtype)
             for optimizer, on in torch_peers(model, kind, update=True).values():
                 if on:
                     optimizer.step()
@@ -328,7 +310,7 @@ def warps(small: bool, rounds: int) -> dict[str, float]:
         return {}
     from gc_torch import kernels_gpu
 
-    model, found, chosen = Model(smaller(gpt2(), 24) if small else gpt2(), "float32"), {}, kernels_gpu.WARPS
+    model, found, chosen = model_of(smaller(gpt2(), 24) if small else gpt2(), "float32"), {}, kernels_gpu.WARPS
     for number in (4, 8, 16):
         kernels_gpu.WARPS = number
         optimizer = torch_peers(model, "Adam")["gc_torch"][0]
@@ -359,7 +341,7 @@ def start_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case
 
 
 def first_step(small: bool) -> None:
-    model = Model(smaller(resnet50(), 24) if small else resnet50(), "float32")
+    model = model_of(smaller(resnet50(), 24) if small else resnet50(), "float32")
     base, ours = (torch_peers(model, "AdamW")[peer][0] for peer in (BASE, "gc_torch"))
     base.step()
     start = time.perf_counter()
@@ -390,7 +372,7 @@ def cupy_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]
     for workload in ("ResNet-50", "GPT-2 124M"):
         shapes = smaller(WORKLOADS[workload](), 24) if small else WORKLOADS[workload]()
         for kind in HYPER:
-            model = Model(shapes, "float32")
+            model = model_of(shapes, "float32")
             arrays = [[cupy.asarray(x.detach().cpu().numpy()) for x in (p, p.grad)] for p in model.params]
             params, grads = ({str(i): pair[which].copy() for i, pair in enumerate(arrays)} for which in (0, 1))
             axes = {str(i): one.axes for i, one in enumerate(shapes)}
@@ -399,9 +381,8 @@ def cupy_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]
             steps = {peer: peers[peer][0].step for peer in (BASE, AGAIN)}
             steps["gc_cupy"] = lambda step=optimizer.step, grads=grads: step(grads)
             # The first step of both, side by side: gc_torch's has been held against float64.
-            check = peers["gc_torch"][0]
-            model.check(kind, check, "gradient")
-            twin = Model(shapes, "float32")
+            check(model, kind, peers["gc_torch"][0], "gradient")
+            twin = model_of(shapes, "float32")
             torch_peers(twin, kind)["gc_torch"][0].step()
             steps["gc_cupy"]()
             for i, p in enumerate(twin.params):

@@ -5,6 +5,7 @@ drawn anew, so that whatever disturbs the machine disturbs all of them. The peer
 there twice (A/A): what its two medians differ by is noise.
 """
 
+import ctypes
 import gc
 import importlib.metadata
 import json
@@ -102,6 +103,7 @@ def measure(
 def peak_beyond(step: Callable[[], Any]) -> float:
     """MiB of memory that a step needs beside what the process has before it, at its highest (Linux)."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier steps have freed would be used again, and not be seen
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
     before = _status("VmRSS")
     step()

@@ -24,13 +24,12 @@ import optax
 import gc_jax
 from benchmarks import harness
 from benchmarks.harness import AGAIN, Case
-from benchmarks.shapes import MODELS, Shape, out_first
+from benchmarks.shapes import MODELS, PASSES, Shape, out_first
 
 BASE, OURS, PEER = "optax, no GC", "gc_jax", "optax.centralize, optax"
 NAME = "cpu_jax_step"
 LAYOUTS = ("out_first", "out_last")
 LR = 1e-3
-PASSES = {"SGD": 5, "Adam": 7}  # over the parameters, at the least
 
 
 def turn(one: Shape, layout: str) -> Shape:
@@ -137,7 +136,7 @@ def main() -> None:
         case(name, MODELS[name](), layout, "float32", kind, arguments.rounds, again=1)
         for name in arguments.models
         for layout in LAYOUTS
-        for kind in PASSES
+        for kind in ("SGD", "Adam")
     ]
     about = {**harness.machine(), "device": str(jax.devices()[0]), "copy bytes a second": copy_bandwidth(1 << 26)}
     harness.show("gc_jax under jit, buffers donated", cases)

@@ -1,4 +1,4 @@
-"""The parameters of known models, as shapes: of each tensor its shape and the fan-in axes, none without GC."""
+"""What is stepped on: the parameters of known models, as shapes with their fan-in axes (none without GC), and how."""
 
 from collections.abc import Callable
 from math import prod
@@ -55,3 +55,11 @@ def gpt2() -> list[Shape]:
 
 
 MODELS: dict[str, Callable[[], list[Shape]]] = {"ResNet-50": resnet50, "ViT-B/16": vit_b16, "GPT-2 124M": gpt2}
+
+# What every table of steps has: the options, and how often a step passes over the parameters, at the least.
+HYPER: dict[str, dict[str, float]] = {
+    "SGD": dict(lr=1e-3, momentum=0.9, weight_decay=1e-4),
+    "Adam": dict(lr=1e-3),
+    "AdamW": dict(lr=1e-3, weight_decay=1e-2),
+}
+PASSES = {"SGD": 5, "Adam": 7, "AdamW": 7}

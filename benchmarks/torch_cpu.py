@@ -28,30 +28,11 @@ from torch import Tensor
 import gc_torch as gct
 from benchmarks import harness
 from benchmarks.harness import AGAIN, Case
-from benchmarks.shapes import MODELS, Shape, out_first
+from benchmarks.shapes import HYPER, MODELS, PASSES, Shape, out_first
+from benchmarks.torch_model import Model
 
 BASE, OURS, IN_PLACE, AUTHORS = "torch fused, no GC", "gc_torch", "in place, then fused", "the authors' rule"
-HYPER: dict[str, dict[str, float]] = {
-    "SGD": dict(lr=1e-3, momentum=0.9, weight_decay=1e-4),
-    "Adam": dict(lr=1e-3),
-    "AdamW": dict(lr=1e-3, weight_decay=1e-2),
-}
-PASSES = {"SGD": 5, "Adam": 7, "AdamW": 7}  # over the parameters, at the least
 NAME = "cpu_step"
-
-
-class Model:
-    """Parameters of the shapes, with gradients whose means are not zero, and their plan."""
-
-    def __init__(self, shapes: list[Shape]):
-        torch.manual_seed(0)
-        self.shapes, self.module = shapes, torch.nn.Module()
-        for i, one in enumerate(shapes):
-            p = torch.nn.Parameter(torch.randn(one.shape) * 0.02)
-            p.grad = torch.randn(one.shape) + 0.5
-            self.module.register_parameter(f"p{i}", p)
-        self.plan = gct.plan(self.module, {f"p{i}": one.axes for i, one in enumerate(shapes)})
-        self.params = list(self.module.parameters())
 
 
 def by_rank(shape: tuple[int, ...]) -> tuple[int, ...] | None:
