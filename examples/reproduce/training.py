@@ -159,14 +159,13 @@ def adagrad(
     if place == "off":
         return torch.optim.Adagrad(groups, lr=lr, weight_decay=weight_decay)
     optimizer = torch.optim.Adagrad(groups, lr=lr)
-    rows = [(parameter, plan[name]) for name, parameter in model.named_parameters()]
 
     @torch.no_grad()
-    def centralize(*_: Any) -> None:
-        for parameter, row in rows:
+    def decay(*_: Any) -> None:
+        for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad += weight_decay * parameter
-                parameter.grad.copy_(gct.centralize(parameter.grad.view(row.view), row.axes).view_as(parameter))
 
-    optimizer.register_step_pre_hook(centralize)
+    optimizer.register_step_pre_hook(decay)  # before that of attach
+    gct.attach(optimizer, model, plan=plan)
     return optimizer
