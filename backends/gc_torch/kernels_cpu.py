@@ -1,11 +1,15 @@
 """The steps of SGD and Adam with GC on a CPU: one pass over all tensors of a table (page `table`), by Numba.
 
-Memory is what such a step waits for. So each strip of a tensor, small enough for the innermost cache, goes through
-everything at once: the gradient is read into a buffer and centralized there, the states advance, the weights follow.
-The means must be known before, so a block, of whole weight vectors, is read twice, the second time from a cache.
+Memory is what such a step waits for, and it is fastest where each thread walks through a tensor in one long run. A
+gradient must be read twice, for its means and for the step, the second time from a cache:
 
-A list of blocks, cut by the shapes alone, says who does what, and every sum is added up in an order that follows from
-the shape: the number of threads changes no bit. Sums are in double precision.
+    rows      A weight vector is summed up, then stepped on: it is in the thread's own cache.
+    columns   A panel, of up to `LANES` neighbouring numbers in every row, is summed up row after row, then stepped on
+              row after row. A panel larger than a thread's own cache is walked through by all threads together, first
+              for the sums, then for the step: so it is in the cache that they share.
+
+A list of items, cut by the shapes alone, says what there is to do, and every sum is added up in an order that follows
+from the shape: the number of threads changes no bit. Sums are in double precision.
 """
 
 # Numba's decorators change what a function takes.
@@ -13,6 +17,7 @@ the shape: the number of threads changes no bit. Sums are in double precision.
 
 import ctypes
 import functools
+import itertools
 import math
 import os
 from typing import Any
@@ -20,27 +25,35 @@ from typing import Any
 import numpy as np
 import torch
 from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
+from numba.np.numpy_support import from_dtype
 from torch import Tensor
 
 from gc_torch import table
-from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, W
+from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, OUTER, R1, R2, STATE0, STATE1, STATE2, STEP, W
 
 NAME = "Numba"
 DTYPES = (torch.float32, torch.float64)
 
+STRIP = 512  # elements of a buffer; with those of the other tensors of a step, larger ones are slower
 KEPT = 1 << 13  # elements whose steps are kept from one pass to the next
-STRIP = 512  # elements; with those of the other tensors of a step, larger ones are slower
-ITEM = 1 << 16  # elements that a thread takes at a time
-BLOCK = 1 << 17  # elements of a block of columns, so that they are still in a cache when the means are known
-LINE = 16  # columns at least of a block: what a line of the cache holds
+ITEM = 1 << 16  # elements of an item
+LANES = 1 << 12  # of a panel, at most, unless one weight vector has more
+ALONE = 1 << 10  # lanes of a panel in one thread
+BLOCK = 1 << 17  # elements of a panel in one thread, so that its cache holds them
+PARTS = 8  # of the sums of a panel that threads share
 
 PLAIN, MOMENTUM, NESTEROV, ADAM, AMSGRAD = range(5)  # the rules
-TABLE, TENSORS, ITEMS, N_ITEMS, COUNTERS, NUMBERS, SCALES, SCRATCH, RULE, ON_UPDATE, JOB = range(11)  # words of a job
 SIGN, L2, DECOUPLED, LR, MU, UNDAMPED, BETA1, REST1, BETA2, REST2, EPS, N_NUMBERS = range(12)
+(
+    TABLE, TENSORS, ITEMS, COUNTS, ENDS, COUNTERS, NUMBERS, SCALES, SCRATCH, SCRATCH_BYTES, SHARED, CAPACITY,
+    STAGES, THREADS, RULE, ON_UPDATE, LOGS, WIDE, N_JOB,
+) = range(19)  # words of a job  # fmt: skip
+TENSOR, OFFSET, SIZE, FIRST, LAST, PART, N_ITEM = range(7)  # words of an item
+STARTED, READY, FINISHED = range(3)  # counters; then those of the stages
 
 WIDTH = len(COLUMNS)
-SCRATCH_BYTES = (KEPT + 2 * STRIP) * 8
+YES, NO, NONE = np.bool_(True), np.bool_(False), np.int64(0)  # for literals, Numba would compile a function once more
 _WORDS, _SINGLE, _DOUBLE = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float64)
 
 # Only sums may be reordered, once and for all when they are compiled. NaN and infinity keep their meaning everywhere.
@@ -48,6 +61,11 @@ _options: dict[str, Any] = dict(nogil=True, error_model="numpy")
 _inner = dict(_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _compiled = njit(**_inner, fastmath={"contract"})
 _compiled_sum = njit(**_inner, fastmath={"contract", "reassoc"})
+# The call itself would be a tenth of a call for every row of some hundred numbers. What is pasted is, to Numba, part of
+# its caller, and is not compiled on its own.
+_pasted = njit(**_inner, inline="always")
+_inlined = njit(**_inner, fastmath={"contract"}, forceinline=True)
+_inlined_sum = njit(**_inner, fastmath={"contract", "reassoc"}, forceinline=True)
 
 
 @intrinsic
@@ -59,25 +77,67 @@ def _pointer(typingctx, address, like):
 
 
 @intrinsic
-def _take(typingctx, counter):
-    """The counter's number, for this thread alone."""
+def _as_words(typingctx, address):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int64)(address), codegen
+
+
+@intrinsic
+def _count_up(typingctx, counter):
+    """Add 1 to a counter; its number before that, for this thread alone."""
 
     def codegen(context, builder, signature, args):
         array = context.make_array(signature.args[0])(context, builder, args[0])
-        return builder.atomic_rmw("add", array.data, context.get_constant(types.int64, 1), "monotonic")
+        return builder.atomic_rmw("add", array.data, context.get_constant(types.int64, 1), "acq_rel")
 
     return types.int64(counter), codegen
 
 
+@intrinsic
+def _read(typingctx, counter):
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.load_atomic(array.data, "acquire", 8)
+
+    return types.int64(counter), codegen
+
+
+_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
 @_compiled
+def _wait(counter, number):
+    """Until the counter has come to the number. What is waited for has been begun by another thread, or it is done."""
+    tries = 0
+    while _read(counter) < number:
+        tries += 1
+        if tries > 10000:  # there are more threads than cores
+            _yield()
+
+
+@_inlined
 def _at(address, offset, n, like):
     return carray(_pointer(address + offset * like.itemsize, like), n)
 
 
-# ---- What happens to a strip. x is a buffer: first the gradient as the rule has it, ±grad + λw, then the step.
+def _mean(means, i):
+    """Of the weight vector of number i: one for all of them, or one for each."""
+    return means if np.isscalar(means) else means[i]
 
 
-@_compiled_sum
+@overload(_mean)
+def _compiled_mean(means, i):
+    if isinstance(means, types.Array):
+        return lambda means, i: means[i]
+    return lambda means, i: means
+
+
+# ---- Rows: the whole step of a weight vector, in one loop after that for its mean, which is that of ±grad + λw.
+
+
+@_inlined_sum
 def _total(g, w, sign, decay):
     total = 0.0
     if decay != 0:
@@ -90,76 +150,37 @@ def _total(g, w, sign, decay):
     return total
 
 
-@_compiled
-def _add_up(sums, g, w, length, sign, decay):
-    """Each weight vector of this length, or of it what is here, to its own sum."""
-    if length > 1:
-        for j in range(len(g) // length):
-            sums[j] += _total(g[j * length : (j + 1) * length], w[j * length : (j + 1) * length], sign, decay)
-    elif decay != 0:
-        for j in range(len(g)):
-            sums[j] += np.float64(sign * g[j] + decay * w[j])
-    else:
-        for j in range(len(g)):
-            sums[j] += np.float64(sign * g[j])
-
-
-@_compiled
-def _gradient(x, g, w, sign, decay, mean):
-    if decay != 0:
-        for i in range(len(x)):
-            x[i] = sign * g[i] + decay * w[i] - mean
-    else:
-        for i in range(len(x)):
-            x[i] = sign * g[i] - mean
-
-
-@_compiled
-def _subtract(x, means, length):
-    """From each weight vector of this length its mean."""
-    if length == 1:
-        for j in range(len(x)):
-            x[j] -= means[j]
-        return
-    for j in range(len(x) // length):
-        vector, mean = x[j * length : (j + 1) * length], means[j]
-        for i in range(length):
-            vector[i] -= mean
-
-
-@_compiled
-def _sgd(w, g, m, mean, sign, decay, rule, numbers):
-    """The whole step of a strip whose mean is known; the buffer may stand for the gradient."""
+@_pasted
+def _sgd(w, g, m, means, sign, decay, rule, numbers):
     lr, mu, undamped = numbers[LR], numbers[MU], numbers[UNDAMPED]
     if rule == PLAIN:
         for i in range(len(w)):
-            x = sign * g[i] - mean
+            x = sign * g[i] - _mean(means, i)
             if decay != 0:
                 x += decay * w[i]
             w[i] -= lr * x
     elif rule == MOMENTUM:
         for i in range(len(w)):
-            x = sign * g[i] - mean
+            x = sign * g[i] - _mean(means, i)
             if decay != 0:
                 x += decay * w[i]
             m[i] = now = mu * m[i] + undamped * x
             w[i] -= lr * now
     else:
         for i in range(len(w)):
-            x = sign * g[i] - mean
+            x = sign * g[i] - _mean(means, i)
             if decay != 0:
                 x += decay * w[i]
             m[i] = now = mu * m[i] + undamped * x
             w[i] -= lr * (x + mu * now)
 
 
-@_compiled
-def _adam(w, g, m, v, mean, sign, l2, numbers, scale1, scale2):
-    """The same for Adam."""
+@_pasted
+def _adam(w, g, m, v, means, sign, l2, numbers, scale1, scale2):
     lr, decay, eps = numbers[LR], numbers[DECOUPLED], numbers[EPS]
     beta1, rest1, beta2, rest2 = numbers[BETA1], numbers[REST1], numbers[BETA2], numbers[REST2]
     for i in range(len(w)):
-        x = sign * g[i] - mean
+        x = sign * g[i] - _mean(means, i)
         if l2 != 0:
             x += l2 * w[i]
         m[i] = first = beta1 * m[i] + rest1 * x
@@ -171,183 +192,307 @@ def _adam(w, g, m, v, mean, sign, l2, numbers, scale1, scale2):
 
 
 @_compiled
-def _step(x, w, m, v, top, rule, numbers, scale1, scale2, advance):
-    """The step, into x; without `advance` from states that have advanced."""
-    if rule in (MOMENTUM, NESTEROV):
+def _rows(row, offset, size, length, how, adam, numbers):
+    """Weight vectors of this length, one after another; without GC any numbers."""
+    rule, _, scale1, scale2 = how
+    sign, l2, mean = numbers[SIGN], numbers[L2], numbers.dtype.type(0)
+    for start in range(offset, offset + size, length):
+        w, g = _at(row[W], start, length, numbers), _at(row[GRAD], start, length, numbers)
+        m, v = _at(row[STATE0], start, length, numbers), _at(row[STATE1], start, length, numbers)
+        if row[CENTRALIZE]:
+            mean = numbers.dtype.type(_total(g, w, sign, l2) / length)
+        if adam is None:
+            _sgd(w, g, m, mean, sign, l2, rule, numbers)
+        else:
+            _adam(w, g, m, v, mean, sign, l2, numbers, scale1, scale2)
+
+
+# ---- Anything else: strip by strip in a buffer x, which is first the gradient, then the step.
+
+
+@_compiled
+def _gradient(x, row, start, numbers):
+    """±grad + λw."""
+    sign, l2 = numbers[SIGN], numbers[L2]
+    w, g = _at(row[W], start, len(x), numbers), _at(row[GRAD], start, len(x), numbers)
+    if l2 != 0:
+        for i in range(len(x)):
+            x[i] = sign * g[i] + l2 * w[i]
+    else:
+        for i in range(len(x)):
+            x[i] = sign * g[i]
+
+
+@_compiled
+def _advance(x, row, start, how, adam, numbers, again):
+    """From the gradient to the step; `again`: from states that have advanced."""
+    rule, _, scale1, scale2 = how
+    n = len(x)
+    w, m, v = _at(row[W], start, n, numbers), _at(row[STATE0], start, n, numbers), _at(row[STATE1], start, n, numbers)
+    if adam is None and rule != PLAIN:
         mu, undamped = numbers[MU], numbers[UNDAMPED]
-        if advance:
-            for i in range(len(w)):
+        if not again:
+            for i in range(n):
                 m[i] = mu * m[i] + undamped * x[i]
         if rule == MOMENTUM:
-            for i in range(len(w)):
+            for i in range(n):
                 x[i] = m[i]
         else:
-            for i in range(len(w)):
+            for i in range(n):
                 x[i] += mu * m[i]
-    elif rule >= ADAM:
+    if adam is not None:
         decay, eps = numbers[DECOUPLED], numbers[EPS]
         beta1, rest1, beta2, rest2 = numbers[BETA1], numbers[REST1], numbers[BETA2], numbers[REST2]
-        if advance:
-            for i in range(len(w)):
+        top = _at(row[STATE2], start, n, numbers)
+        if not again:
+            for i in range(n):
                 m[i] = beta1 * m[i] + rest1 * x[i]
                 v[i] = beta2 * v[i] + rest2 * x[i] * x[i]
             if rule == AMSGRAD:
-                for i in range(len(w)):
+                for i in range(n):
                     top[i] = top[i] if v[i] <= top[i] else v[i]  # NaN stays
         largest = top if rule == AMSGRAD else v
-        for i in range(len(w)):
+        for i in range(n):
             d = scale1 * m[i] / (scale2 * math.sqrt(largest[i]) + eps)
             if decay != 0:
                 d += decay * w[i]
             x[i] = d
 
 
-@_compiled
-def _apply(w, x, numbers):
-    lr = numbers[LR]
-    for i in range(len(w)):
+@_pasted
+def _subtract(x, mean):
+    for i in range(len(x)):
+        x[i] -= mean
+
+
+@_pasted
+def _apply(x, row, start, numbers):
+    lr, w = numbers[LR], _at(row[W], start, len(x), numbers)
+    for i in range(len(x)):
         w[i] -= lr * x[i]
 
 
 @_compiled
-def _block(row, outer, first, last, scratch, rule, on_update, numbers, scale1, scale2):
-    """Weight vectors [outer, :, first:last, :] of a tensor (outer, r1, inner, r2), several of them only within a strip.
-
-    Without GC: elements [first, last).
-    """
-    number, sign, decay = numbers.dtype.type, numbers[SIGN], numbers[L2]
-    r1, inner, r2, centralize = row[R1], row[INNER], row[R2], row[CENTRALIZE] != 0
-    if not centralize:
-        r1, r2, on_update = 1, 1, False
-    vectors = last - first
-    size = vectors * r2  # of one run
-    means, sums = _at(scratch, KEPT, STRIP, numbers), _at(scratch, KEPT + STRIP, STRIP, _DOUBLE)
-    kept = r1 * size <= KEPT  # the steps, until their means are known
-    done = 0
-    if centralize:
-        most = STRIP if on_update or r1 > 1 else size
-        sums[:vectors] = 0
-        for i in range(r1):
-            run = ((outer * r1 + i) * inner + first) * r2
-            for start in range(run, run + size, most):
-                n = min(most, run + size - start)
-                w, g = _at(row[W], start, n, numbers), _at(row[GRAD], start, n, numbers)
-                length = n if vectors == 1 else r2
-                if not on_update:
-                    _add_up(sums, g, w, length, sign, decay)
-                    continue
-                x = _at(scratch, done if kept else 0, n, numbers)
-                m, v = _at(row[STATE0], start, n, numbers), _at(row[STATE1], start, n, numbers)
-                top = _at(row[STATE2], start, n, numbers)
-                _gradient(x, g, w, sign, decay, number(0))
-                _step(x, w, m, v, top, rule, numbers, scale1, scale2, True)
-                _add_up(sums, x, w, length, number(1), number(0))
-                done += n
-        for j in range(vectors):
-            means[j] = number(sums[j] / (r1 * r2))
-    done = 0
-    for i in range(r1):
-        run = ((outer * r1 + i) * inner + first) * r2
-        for start in range(run, run + size, STRIP):
-            n = min(STRIP, run + size - start)
-            w, g = _at(row[W], start, n, numbers), _at(row[GRAD], start, n, numbers)
-            m, v = _at(row[STATE0], start, n, numbers), _at(row[STATE1], start, n, numbers)
-            top = _at(row[STATE2], start, n, numbers)
-            x = _at(scratch, done if on_update and kept else 0, n, numbers)
-            length = n if vectors == 1 else r2
-            done += n
+def _rows_by_strips(row, offset, size, length, scratch, how, adam, numbers):
+    """The same as `_rows`, for GC on the update and AMSGrad."""
+    number, centralize, kept = numbers.dtype.type, row[CENTRALIZE] != 0, length <= KEPT
+    on_update = how[1] and centralize
+    for first in range(offset, offset + size, length):
+        total = 0.0
+        for start in range(0, length if centralize else 0, STRIP):
+            x = _at(scratch, start if kept else 0, min(STRIP, length - start), numbers)
+            _gradient(x, row, first + start, numbers)
             if on_update:
-                if not kept:
-                    _gradient(x, g, w, sign, decay, number(0))
-                    _step(x, w, m, v, top, rule, numbers, scale1, scale2, False)
-                _subtract(x, means, length)
-                _apply(w, x, numbers)
-                continue
-            if rule == AMSGRAD or (centralize and vectors > 1):
-                _gradient(x, g, w, sign, decay, means[0] if centralize and vectors == 1 else number(0))
-                if centralize and vectors > 1:
-                    _subtract(x, means, length)
-                if rule == AMSGRAD:
-                    _step(x, w, m, v, top, rule, numbers, scale1, scale2, True)
-                    _apply(w, x, numbers)
-                elif rule == ADAM:
-                    _adam(w, x, m, v, number(0), number(1), number(0), numbers, scale1, scale2)
-                else:
-                    _sgd(w, x, m, number(0), number(1), number(0), rule, numbers)
-                continue
-            mean = means[0] if centralize else number(0)
-            if rule == ADAM:
-                _adam(w, g, m, v, mean, sign, decay, numbers, scale1, scale2)
-            else:
-                _sgd(w, g, m, mean, sign, decay, rule, numbers)
+                _advance(x, row, first + start, how, adam, numbers, NO)
+            total += _total(x, x, number(1), number(0))
+        mean = number(total / length)
+        for start in range(0, length, STRIP):
+            x = _at(scratch, start if kept else 0, min(STRIP, length - start), numbers)
+            if not (kept and centralize):
+                _gradient(x, row, first + start, numbers)
+                if on_update:
+                    _advance(x, row, first + start, how, adam, numbers, YES)
+            _subtract(x, mean)
+            if not on_update:
+                _advance(x, row, first + start, how, adam, numbers, NO)
+            _apply(x, row, first + start, numbers)
+
+
+# ---- Columns: a panel has a sum and a mean for each of its lanes.
+
+
+@_inlined_sum
+def _add(sums, x):
+    for j in range(len(sums)):
+        sums[j] += np.float64(x[j])
+
+
+@_inlined_sum
+def _add_four(sums, a, b, c, d):
+    for j in range(len(sums)):
+        sums[j] += (np.float64(a[j]) + np.float64(b[j])) + (np.float64(c[j]) + np.float64(d[j]))
 
 
 @_compiled
-def _blocks(row, first, last, scratch, rule, on_update, numbers, scale1, scale2):
-    """One item: units [first, last), weight vectors, or elements without GC."""
-    outer, most = 0, last - first
-    if row[CENTRALIZE]:
-        if row[R1] == 1:
-            most = max(1, STRIP // row[R2])
-        else:
-            outer = first // row[INNER]
-            first, last = first - outer * row[INNER], last - outer * row[INNER]
-    for start in range(first, last, most):
-        _block(row, outer, start, min(start + most, last), scratch, rule, on_update, numbers, scale1, scale2)
-
-
-@_compiled
-def _thread(job, like):
-    """What one thread does: items, as long as there are any."""
-    table, items = _at(job[TABLE], 0, job[TENSORS] * WIDTH, _WORDS), _at(job[ITEMS], 0, job[N_ITEMS] * 3, _WORDS)
-    counters = _at(job[COUNTERS], 0, 2, _WORDS)
-    numbers, scales = _at(job[NUMBERS], 0, N_NUMBERS, like), _at(job[SCALES], 0, 2 * job[TENSORS], like)
-    scratch = job[SCRATCH] + _take(counters[1:]) * SCRATCH_BYTES
-    while True:
-        k = 3 * _take(counters)
-        if k >= len(items):
-            return
-        index = items[k]
-        row = table[index * WIDTH : (index + 1) * WIDTH]
-        _blocks(
-            row, items[k + 1], items[k + 2], scratch, job[RULE], job[ON_UPDATE] != 0, numbers,
-            scales[2 * index], scales[2 * index + 1],
+def _add_rows(sums, address, offset, stride, rows, like):
+    n = len(sums)
+    for i in range(0, rows - 3, 4):
+        a, b = offset + i * stride, offset + (i + 2) * stride
+        _add_four(
+            sums, _at(address, a, n, like), _at(address, a + stride, n, like),
+            _at(address, b, n, like), _at(address, b + stride, n, like),
         )  # fmt: skip
+    for i in range(rows // 4 * 4, rows):
+        _add(sums, _at(address, offset + i * stride, n, like))
 
 
-@njit(**_options, cache=True)
-def _count(table, like, log_beta1, log_beta2, scales):
+@_compiled
+def _sum_up(sums, row, offset, first, last, scratch, how, adam, numbers):
+    """Rows [first, last) of a panel, lane by lane: ±grad + λw, or the step, for which the states advance."""
+    _, on_update, _, _ = how
+    n = len(sums)
+    stride = max(n, row[INNER] * row[R2])
+    sums[:] = 0
+    if on_update:
+        for i in range(first, last):
+            for start in range(0, n, STRIP):
+                x = _at(scratch, 0, min(STRIP, n - start), numbers)
+                _gradient(x, row, offset + i * stride + start, numbers)
+                _advance(x, row, offset + i * stride + start, how, adam, numbers, NO)
+                _add(sums[start : start + len(x)], x)
+        return
+    sign, decay = np.float64(numbers[SIGN]), np.float64(numbers[L2])
+    if decay != 0:
+        _add_rows(sums, row[W], offset + first * stride, stride, last - first, numbers)
+        for j in range(n):
+            sums[j] *= sign * decay
+    _add_rows(sums, row[GRAD], offset + first * stride, stride, last - first, numbers)
+    for j in range(n):
+        sums[j] *= sign
+
+
+@_compiled_sum
+def _means(means, sums, row):
+    """Of each weight vector, which is R2 neighbouring lanes of each of the rows in a panel's row, for all its lanes."""
+    length, width, part = row[R2], min(len(sums), row[INNER] * row[R2]), 1 / (row[R1] * row[R2])
+    for j in range(width, len(sums)):
+        sums[j % width] += sums[j]
+    if length == 1:
+        for j in range(width):
+            means[j] = sums[j] * part
+    else:
+        for j in range(0, width, length):
+            total = 0.0
+            for k in range(j, j + length):
+                total += sums[k]
+            for k in range(j, j + length):
+                means[k] = total * part
+    for j in range(width, len(sums)):
+        means[j] = means[j - width]
+
+
+@_compiled
+def _step_rows(row, offset, first, last, means, scratch, how, adam, numbers):
+    """The step of rows [first, last) of a panel."""
+    rule, on_update, scale1, scale2 = how
+    sign, l2, stride = numbers[SIGN], numbers[L2], max(len(means), row[INNER] * row[R2])
+    for i in range(first, last):
+        start, n = offset + i * stride, len(means)
+        if on_update or rule == AMSGRAD:
+            for at in range(0, n, STRIP):
+                x = _at(scratch, 0, min(STRIP, n - at), numbers)
+                _gradient(x, row, start + at, numbers)
+                if on_update:
+                    _advance(x, row, start + at, how, adam, numbers, YES)
+                for j in range(len(x)):
+                    x[j] -= means[at + j]
+                if not on_update:
+                    _advance(x, row, start + at, how, adam, numbers, NO)
+                _apply(x, row, start + at, numbers)
+            continue
+        w, g = _at(row[W], start, n, numbers), _at(row[GRAD], start, n, numbers)
+        m, v = _at(row[STATE0], start, n, numbers), _at(row[STATE1], start, n, numbers)
+        if adam is None:
+            _sgd(w, g, m, means, sign, l2, rule, numbers)
+        else:
+            _adam(w, g, m, v, means, sign, l2, numbers, scale1, scale2)
+
+
+# ---- What a thread does: stage by stage the items of its own share, then those that others have left. A stage for the
+# ---- sums of a panel and one for its step alternate; in the last one all items stand alone.
+
+
+@_compiled
+def _count(table, wide, logs, scales):
     """Count Adam's steps, and give 1 / (1 − β1ᵗ) and 1 / √(1 − β2ᵗ) for every row of the table."""
     last = -1.0
-    for index in range(len(table)):
-        step = _at(table[index, STEP], 0, 1, like)
-        step[0] += like.dtype.type(1)
-        t = np.float64(step[0])
+    for index in range(len(table) // WIDTH):
+        address = table[index * WIDTH + STEP]
+        if wide:
+            double = _at(address, 0, 1, _DOUBLE)
+            double[0] += 1
+            t = double[0]
+        else:
+            single = _at(address, 0, 1, _SINGLE)
+            single[0] += np.float32(1)
+            t = np.float64(single[0])
         if t == last:
-            scales[index] = scales[index - 1]
+            scales[2 * index], scales[2 * index + 1] = scales[2 * index - 2], scales[2 * index - 1]
             continue
         last = t
-        scales[index, 0] = -1 / math.expm1(t * log_beta1)
-        scales[index, 1] = 1 / math.sqrt(-math.expm1(t * log_beta2))
+        scales[2 * index] = -1 / math.expm1(t * logs[0])
+        scales[2 * index + 1] = 1 / math.sqrt(-math.expm1(t * logs[1]))
+
+
+def _thread(adam):
+    """What a thread does, as Numba compiles it: for Adam, or with None for SGD, without what is not for it."""
+
+    def run(address):
+        job, like = carray(_as_words(address), N_JOB), carray(address, 0)
+        stages, threads, capacity = job[STAGES], job[THREADS], job[CAPACITY]
+        table, numbers = _at(job[TABLE], 0, job[TENSORS] * WIDTH, _WORDS), _at(job[NUMBERS], 0, N_NUMBERS, like)
+        scales = _at(job[SCALES], 0, 2 * job[TENSORS], like)
+        if adam is not None and job[LOGS]:
+            _count(table, job[WIDE] != 0, _at(job[LOGS], 0, 2, _DOUBLE), scales)
+            return
+        counts, ends = _at(job[COUNTS], 0, stages, _WORDS), _at(job[ENDS], 0, stages * threads, _WORDS)
+        items = _at(job[ITEMS], 0, ends[-1] * N_ITEM, _WORDS)
+        counters = _at(job[COUNTERS], 0, FINISHED + stages * (1 + threads), _WORDS)
+        ready, finished, following = counters[READY:], counters[FINISHED:], counters[FINISHED + stages :]
+        me = _count_up(counters[STARTED:])
+        scratch = job[SCRATCH] + me * job[SCRATCH_BYTES]
+        own_sums = _at(scratch, KEPT, capacity, _DOUBLE)
+        own_means = _at(scratch + (KEPT + capacity) * 8, 0, capacity, like)
+        for stage in range(stages):
+            panel, of_step, alone = stage // 2, stage % 2 == 1, stage == stages - 1
+            shared_sums = _at(job[SHARED], 0, PARTS * capacity, _DOUBLE)
+            shared_means = _at(job[SHARED] + (PARTS + panel % 2) * capacity * 8, 0, capacity, like)
+            if of_step:
+                _wait(ready, panel + 1)
+            for turn in range(threads):
+                share = stage * threads + (me + turn) % threads
+                while True:
+                    k = _count_up(following[share:])
+                    if k >= ends[share]:
+                        break
+                    item = items[k * N_ITEM : (k + 1) * N_ITEM]
+                    index, offset, n, first, last = item[TENSOR], item[OFFSET], item[SIZE], item[FIRST], item[LAST]
+                    row = table[index * WIDTH : (index + 1) * WIDTH]
+                    how = (job[RULE], job[ON_UPDATE] != 0, scales[2 * index], scales[2 * index + 1])
+                    length = row[R2] if row[CENTRALIZE] else n
+                    if of_step:
+                        _step_rows(row, offset, first, last, shared_means[:n], scratch, how, adam, numbers)
+                        _count_up(finished[stage:])
+                    elif not alone:
+                        part = shared_sums[item[PART] * capacity :][:n]
+                        _sum_up(part, row, offset, first, last, scratch, how, adam, numbers)
+                        if _count_up(finished[stage:]) + 1 == counts[stage]:
+                            for other in range(1, counts[stage]):
+                                _add(shared_sums[:n], shared_sums[other * capacity :][:n])
+                            if panel >= 2:  # whose means were where these go
+                                _wait(finished[stage - 3 :], counts[stage - 3])
+                            _means(shared_means[:n], shared_sums[:n], row)
+                            _count_up(ready)
+                    elif row[R1] > 1:
+                        most = max(1, min(capacity, BLOCK // last) // row[R2]) * row[R2]
+                        for start in range(offset, offset + n, most):
+                            lanes = min(most, offset + n - start)
+                            _sum_up(own_sums[:lanes], row, start, first, last, scratch, how, adam, numbers)
+                            _means(own_means[:lanes], own_sums[:lanes], row)
+                            _step_rows(row, start, first, last, own_means[:lanes], scratch, how, adam, numbers)
+                    elif job[RULE] == AMSGRAD or (job[ON_UPDATE] and row[CENTRALIZE]):
+                        _rows_by_strips(row, offset, n, length, scratch, how, adam, numbers)
+                    else:
+                        _rows(row, offset, n, length, how, adam, numbers)
+
+    return run
 
 
 @functools.cache
-def _entry(dtype):
+def _entry(kind, dtype):
     """The address of a function of C that takes a job, for tensors of this dtype; compiled at the first call."""
-    compiled = cfunc(types.void(types.CPointer(types.int64)), nopython=True, cache=True)
-    if dtype == np.float32:
-
-        @compiled
-        def single(job):
-            _thread(carray(job, JOB), _SINGLE)
-
-        return single.address
-
-    @compiled
-    def double(job):
-        _thread(carray(job, JOB), _DOUBLE)
-
-    return double.address
+    signature = types.void(types.CPointer(from_dtype(dtype)))
+    return cfunc(signature, nopython=True, cache=True)(_thread(True if kind == "adam" else None)).address
 
 
 # ---- Threads: those of PyTorch itself. Threads of our own would wait for PyTorch's, which spin for a while after their
@@ -372,48 +517,79 @@ def _note_fork() -> None:
 os.register_at_fork(after_in_child=_note_fork)
 
 
-def takes(seen: table.Geometry) -> bool:
-    """Whether the kernel is the fastest for a tensor: columns that no cache holds are PyTorch's."""
-    return seen.r1 == 1 or seen.outer * seen.r1 * seen.inner * seen.r2 <= BLOCK
+def work(seen: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What there is to do: items, and how many of them each stage has.
 
-
-def items(seen: Any) -> np.ndarray:
-    """The work: (tensor, first unit, last unit + 1), a unit being a weight vector, or an element without GC.
+    An item is (tensor, offset, size, first row, last row + 1, part): of columns, `size` lanes from the offset on in
+    these rows; else `size` numbers. The part says whose sums they are of those that make up the sums of a panel.
 
     Args:
         seen: `Geometry` of each tensor.
 
-    >>> items([table.Geometry(1000, 1, 1, 256, 1), table.Geometry(1, 1, 1, 10, 0)]).tolist()
-    [[0, 0, 256], [0, 256, 512], [0, 512, 768], [0, 768, 1000], [1, 0, 10]]
+    >>> items, counts = work([table.Geometry(1000, 1, 1, 256, 1), table.Geometry(1, 300, 1000, 1, 1)])
+    >>> items[:3].tolist(), counts.tolist()
+    ([[1, 0, 1000, 0, 37, 0], [1, 0, 1000, 37, 75, 1], [1, 0, 1000, 75, 112, 2]], [8, 5, 4])
     """
-    found: list[tuple[int, int, int]] = []
+    shared: list[list[tuple[int, ...]]] = []
+    alone: list[tuple[int, ...]] = []
     for tensor, (outer, r1, inner, r2, centralize) in enumerate(np.asarray(seen).tolist()):
-        if not outer * r1 * inner * r2:
+        row, size = inner * r2, outer * r1 * inner * r2
+        if not size:
             continue
-        if not centralize:
-            units = outer * r1 * inner * r2
-            found += [(tensor, first, min(first + ITEM, units)) for first in range(0, units, ITEM)]
-        elif r1 == 1:
-            units, most = outer * inner, max(1, ITEM // r2)
-            found += [(tensor, first, min(first + most, units)) for first in range(0, units, most)]
-        else:
-            most = max(1, min(STRIP, max(LINE, BLOCK // r1)) // r2)
-            found += [
-                (tensor, start + first, start + min(first + most, inner))
-                for start in range(0, outer * inner, inner)
-                for first in range(0, inner, most)
-            ]
-    return np.array(found, np.int64).reshape(-1, 3)
+        if not centralize or r1 == 1:
+            unit = r2 if centralize else 1
+            most = max(1, ITEM // unit) * unit
+            alone += [(tensor, at, min(most, size - at), 0, 1, 0) for at in range(0, size, most)]
+            continue
+        rows = r1
+        if row < STRIP:  # several rows side by side, where they come out even
+            together = next(k for k in range(STRIP // row, 0, -1) if r1 % k == 0)
+            row, rows = together * row, r1 // together
+        in_one_thread = rows * min(ALONE, row) <= BLOCK
+        most = max(ALONE, ITEM // rows) if in_one_thread else -(-row // -(-row // LANES))
+        most = -(-most // r2) * r2
+        for at in (start + lane for start in range(0, size, rows * row) for lane in range(0, row, most)):
+            n = min(most, row - at % row)
+            if in_one_thread:
+                alone.append((tensor, at, n, 0, rows, 0))
+                continue
+            cuts = [rows * part // PARTS for part in range(PARTS + 1)]
+            shared.append([(tensor, at, n, cuts[part], cuts[part + 1], part) for part in range(PARTS)])
+            some = max(1, ITEM // n)
+            shared.append([(tensor, at, n, first, min(first + some, rows), 0) for first in range(0, rows, some)])
+    stages = [*shared, alone]
+    return (
+        np.array([item for stage in stages for item in stage], np.int64).reshape(-1, N_ITEM),
+        np.array(list(map(len, stages)), np.int64),
+    )
+
+
+def shares(items: np.ndarray, counts: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the share of each thread in each stage begins and ends, in items: in one run, and even.
+
+    >>> items, counts = work([table.Geometry(1000, 1, 1, 256, 1)])
+    >>> [cuts.tolist() for cuts in shares(items, counts, 2)]
+    [[[0, 2]], [[2, 4]]]
+    """
+    numbers = items[:, SIZE] * (items[:, LAST] - items[:, FIRST])
+    ends = np.zeros((len(counts), threads), np.int64)
+    done = np.concatenate([[0], np.cumsum(counts)])
+    for stage, (first, last) in enumerate(itertools.pairwise(done)):
+        here = numbers[first:last]
+        middles = np.cumsum(here) - here / 2
+        ends[stage] = first + np.searchsorted(middles, here.sum() * np.arange(1, threads + 1) / threads)
+    return np.concatenate([[0], ends.ravel()[:-1]]).reshape(ends.shape), ends
 
 
 class Steps:
     """Steps of the same tensors, one after another; the work is cut once."""
 
     def __init__(self) -> None:
-        self._items: np.ndarray | None = None
-        self._written = np.zeros(0, np.int64)  # addresses
+        self._threads = 0
+        self._items, self._counts, self._capacity = np.zeros((0, N_ITEM), np.int64), np.zeros(0, np.int64), 0
+        self._ends = self._counters = self._written = np.zeros(0, np.int64)
+        self._scratch = self._shared = torch.zeros(0, dtype=torch.float64)  # whose memory is aligned
         self._overlap = False
-        self._scratch = np.zeros(0)
 
     def step(
         self,
@@ -438,32 +614,52 @@ class Steps:
             return
         if grad_scale is not None:
             torch._foreach_div_(columns[1], grad_scale.item())
-        if self._items is None:
-            self._items = items(seen)
         tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
         rows = table.rows(tensors, steps, seen)
         dtype = np.dtype(str(columns[0][0].dtype).removeprefix("torch."))
         scales = np.ones((len(rows), 2), dtype)
-        if steps:
-            like = np.zeros(0, str(steps[0].dtype).removeprefix("torch."))
-            with np.errstate(divide="ignore"):
-                _count(rows, like, *np.log(np.array(group["betas"], np.float64)), scales)
-        rule = _rule(kind, group)
-        on_update = group["gc_on"] == "update"
         written = rows[:, [W, STATE0, STATE1, STATE2]]
         if not np.array_equal(written, self._written):
             self._written, self._overlap = written, table.overlap(rows, dtype.itemsize)
-        threads = 1 if _forked or self._overlap else min(torch.get_num_threads(), len(self._items))
-        counters, numbers = np.zeros(2, np.int64), _numbers(kind, group, fresh, dtype)
-        if len(self._scratch) < max(threads, 1) * SCRATCH_BYTES // 8:
-            self._scratch = np.zeros(max(threads, 1) * SCRATCH_BYTES // 8)
-        arrays = (rows, self._items, counters, numbers, scales, self._scratch)
-        words = [array.ctypes.data for array in arrays]
-        job = np.array([words[0], len(rows), words[1], len(self._items), *words[2:], rule, on_update], np.int64)
-        if threads > 1:
-            _parallel(_entry(dtype), job.ctypes.data, threads, 0)
-        elif threads == 1:
-            _on_this_thread(_entry(dtype))(job.ctypes.data)
+        self._share(seen, 1 if _forked or self._overlap else torch.get_num_threads())
+        counters, numbers = self._counters.copy(), _numbers(kind, group, fresh, dtype)
+        job = np.zeros(N_JOB, np.int64)
+        arrays = (rows, self._items, self._counts, self._ends, counters, numbers, scales)
+        job[[TABLE, ITEMS, COUNTS, ENDS, COUNTERS, NUMBERS, SCALES]] = [array.ctypes.data for array in arrays]
+        job[[SCRATCH, SHARED]] = self._scratch.data_ptr(), self._shared.data_ptr()
+        job[[TENSORS, SCRATCH_BYTES, CAPACITY]] = len(rows), self._scratch.stride(0) * 8, self._capacity
+        job[[STAGES, THREADS]] = len(self._counts), self._threads
+        job[[RULE, ON_UPDATE]] = _rule(kind, group), group["gc_on"] == "update"
+        entry = _entry(kind, dtype)
+        if steps:
+            with np.errstate(divide="ignore"):
+                logs = np.log(np.array(group["betas"], np.float64))
+            job[[LOGS, WIDE]] = logs.ctypes.data, steps[0].dtype == torch.float64
+            _on_this_thread(entry)(job.ctypes.data)
+            job[LOGS] = 0
+        if self._threads > 1:
+            _parallel(entry, job.ctypes.data, self._threads, 0)
+        else:
+            _on_this_thread(entry)(job.ctypes.data)
+
+    def _share(self, seen: Any, threads: int) -> None:
+        """Cut the work for so many threads, if it is not."""
+        if not len(self._counts):
+            self._items, self._counts = work(seen)
+        threads = max(1, min(threads, len(self._items)))
+        if threads == self._threads:
+            return
+        self._threads = threads
+        shared = self._counts[:-1].sum()
+        columns = [geometry for geometry in np.asarray(seen).tolist() if geometry[R1 - OUTER] > 1]
+        self._capacity = max(
+            [ALONE, *self._items[:shared, SIZE].tolist(), *(geometry[R2 - OUTER] for geometry in columns)]
+        )
+        begins, self._ends = shares(self._items, self._counts, threads)
+        zeros = np.zeros(FINISHED + len(self._counts), np.int64)
+        self._counters = np.concatenate([zeros, begins.ravel()])
+        self._scratch = torch.zeros(threads, KEPT + 2 * self._capacity, dtype=torch.float64)
+        self._shared = torch.zeros((PARTS + 2) * self._capacity if shared else 0, dtype=torch.float64)
 
 
 def _rule(kind: str, group: dict[str, Any]) -> int:

@@ -472,11 +472,6 @@ class _Uploaded(NamedTuple):
     from_here: list[Tensor]  # page-locked: a graph copies it again at every replay
 
 
-def takes(seen: table.Geometry) -> bool:
-    """Whether the kernel is the fastest for a tensor: for all."""
-    return True
-
-
 class Steps:
     """Steps of one group on one device. What the kernel reads of the tensors is uploaded when it has changed."""
 

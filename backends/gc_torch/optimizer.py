@@ -4,7 +4,8 @@ They are subclasses: arguments, groups, state and hooks are PyTorch's own, and s
 gradient with GC goes through such a step in a temporary's place, so that `p.grad` stays as it is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -252,8 +253,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             if value is not None or self.kind == "adam":
                 sharded.check_like(p, f"the state's {name}", value)
                 _check_like(p, f"the state's {name}", value)
-        if self.kind == "adam" and not isinstance(state["step"], Tensor):
-            raise TypeError(f"the state's step must be a torch.Tensor; got {state['step']!r}")
+                if value is not None and value.layout not in (torch.strided, grad.layout):
+                    checks.array(TORCH, f"the state's {name}", value)
+        if self.kind == "adam":
+            step = state["step"]
+            if not isinstance(step, Tensor) or step.numel() != 1:
+                raise TypeError(f"the state's step must be a torch.Tensor of one number; got {step!r}")
 
     def _check_kind(self, state: dict[str, Any]) -> None:
         needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else self.states
@@ -271,14 +276,18 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         known = self._known.get(index)
         if known is None or known.options != self._options(group):
             return None
-        if [id(p) for p in group["params"] if p.grad is not None] != known.params:
+        grads = [p.grad for p in group["params"]]
+        if not (
+            _are(group["params"], known.params)
+            and [grad is None for grad in grads] == known.without
+            and _are(self.state.values(), known.states)  # what hashing thousands of parameters would find out
+        ):
             return None
         batches = []
         try:
-            for batch, alike in known.batches:
-                states = [self.state.get(p) for p in batch.params]
-                columns: Columns = [batch.params, [p.grad for p in batch.params]]
-                columns += [[state[name] for state in states] if name else [] for name in known.names]  # type: ignore
+            for batch, of_batch, alike in known.batches:
+                columns: Columns = [batch.params, [grads[i] for i in of_batch.indices]]
+                columns += [[state[name] for state in of_batch.states] if name else [] for name in known.names]
                 if not alike.holds(columns) or path.kernels(group, columns[0][0].device) is None:
                     return None
                 batches.append(batch._replace(group=group, columns=columns))
@@ -297,10 +306,19 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._known.pop(index, None)
         if batches and all(batch.may_be_known for batch in batches):
             names = [name if column else "" for name, column in zip(self._names, batches[0].columns[2:], strict=False)]
-            params = [id(p) for p in group["params"] if p.grad is not None]
+            params = list(group["params"])
+            places = {id(p): i for i, p in enumerate(params)}
             # Without the columns, which would keep gradients alive.
-            recognizable = [(batch._replace(columns=[]), table.Alike(batch.columns)) for batch in batches]
-            self._known[index] = Known(self._options(group), params, names, recognizable)
+            recognizable = [
+                (
+                    batch._replace(columns=[]),
+                    OfBatch([places[id(p)] for p in batch.params], [self.state.get(p, {}) for p in batch.params]),
+                    table.Alike(batch.columns),
+                )
+                for batch in batches
+            ]
+            without, states = [p.grad is None for p in params], list(self.state.values())
+            self._known[index] = Known(self._options(group), params, without, states, names, recognizable)
         return batches
 
     def _sorted_out(self, index: int, group: dict[str, Any]) -> Iterator["Batch"]:
@@ -355,7 +373,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if kernel is None or not path.kernel_is_right(kernel, local, grad, states):
             return None
         seen = self._geometry(p, local, row)
-        return (kernel, seen) if seen is not None and kernel.takes(seen) else None
+        return (kernel, seen) if seen is not None else None
 
     def _geometry(self, p: Tensor, local: Tensor, row: Row | None) -> table.Geometry | None:
         """How a kernel sees the parameter, which stays as it is as long as the strides and the row do."""
@@ -448,13 +466,22 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """Keep what a step has put into the columns, where they are not the state itself."""
 
 
+class OfBatch(NamedTuple):
+    """Where the parameters of a batch are in their group, and their states."""
+
+    indices: list[int]
+    states: list[dict[str, Any]]
+
+
 class Known(NamedTuple):
     """What was found of a group in the step before, and what must be so still."""
 
     options: list[Any]
-    params: list[int]  # the identities of those with a gradient
+    params: list[Tensor]
+    without: list[bool]  # a gradient
+    states: list[dict[str, Any]]  # of all groups
     names: list[str]  # of the columns of states; empty for one there is not
-    batches: "list[tuple[Batch, table.Alike]]"
+    batches: "list[tuple[Batch, OfBatch, table.Alike]]"
 
 
 class Batch(NamedTuple):
@@ -486,6 +513,11 @@ class Batch(NamedTuple):
     @property
     def heeds_grad_scale(self) -> bool:
         return self.taken == path.KERNEL or (self.taken == path.FUSED and not self.ours)
+
+
+def _are(some: Collection[Any], others: Collection[Any]) -> bool:
+    """Whether they are the same objects."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def _select(columns: Columns, indices: list[int]) -> Columns:
@@ -522,6 +554,13 @@ def _unscale(grads: list[Tensor], grad_scale: Tensor, found_inf: Tensor | None) 
 def _scalar(number: Any) -> Any:
     """A tensor of one element as a 0-d tensor."""
     return number.reshape(()) if isinstance(number, Tensor) and number.numel() == 1 else number
+
+
+def _read(number: Any) -> Any:
+    """What an option must be checked for: a tensor on a CPU is read, one elsewhere would be waited for."""
+    here = type(number) in (Tensor, nn.Parameter) and number.device.type == "cpu" and number.numel() == 1
+    here = here and number.is_floating_point()
+    return number.item() if here and not torch.compiler.is_compiling() else _scalar(number)
 
 
 def _widened(x: Tensor, lend: Lender) -> Tensor:
@@ -616,11 +655,11 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
 
     def check(self, group: dict[str, Any]) -> None:
         checks.sgdm(
-            lr=_scalar(group["lr"]),
-            momentum=_scalar(group["momentum"]),
-            dampening=_scalar(group["dampening"]),
+            lr=_read(group["lr"]),
+            momentum=_read(group["momentum"]),
+            dampening=_read(group["dampening"]),
             nesterov=group["nesterov"],
-            weight_decay=_scalar(group["weight_decay"]),
+            weight_decay=_read(group["weight_decay"]),
             decoupled=False,
             gc_on=_place(group["gc_on"]),
             framework=TORCH,
@@ -667,10 +706,10 @@ class _AdamSteps(CentralizingOptimizer):
     def check(self, group: dict[str, Any]) -> None:
         betas = group["betas"]
         checks.adam(
-            lr=_scalar(group["lr"]),
-            betas=tuple(map(_scalar, betas)) if isinstance(betas, (tuple, list)) else betas,
-            eps=group["eps"],
-            weight_decay=_scalar(group["weight_decay"]),
+            lr=_read(group["lr"]),
+            betas=tuple(map(_read, betas)) if isinstance(betas, (tuple, list)) else betas,
+            eps=_read(group["eps"]),
+            weight_decay=_read(group["weight_decay"]),
             decoupled=group["decoupled_weight_decay"],
             amsgrad=group["amsgrad"],
             gc_on=_place(group["gc_on"]),
@@ -720,6 +759,8 @@ class _AdamSteps(CentralizingOptimizer):
             for i, p in enumerate(batch.params):  # kept on the host for the other paths, unless asked for
                 if steps[i].device != p.device:
                     steps[i] = self.state[p]["step"] = steps[i].to(p.device)
+                if batch.taken == path.KERNEL and steps[i].dtype not in (torch.float32, torch.float64):
+                    steps[i] = self.state[p]["step"] = steps[i].float()
         super()._take(batch, grad_scale, found_inf)
 
 

@@ -111,7 +111,7 @@ def bits(x):
     x = x.detach()
     if x.is_meta:
         return x.shape, x.dtype
-    return x.shape, x.dtype, bytes(x.contiguous().flatten().view(torch.uint8).tolist())
+    return x.shape, x.dtype, bytes(x.to_dense().contiguous().flatten().view(torch.uint8).tolist())
 
 
 def everything(optimizer):

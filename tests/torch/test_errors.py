@@ -23,6 +23,8 @@ NUMBER = [
     (True, TypeError, "True"),
     (1j, TypeError, "1j"),
     (torch.ones(2), TypeError, "(2,)"),
+    (torch.tensor(-1.0), ValueError, "-1.0"),
+    (torch.tensor([NAN]), ValueError, "nan"),
     (torch.tensor(1j), TypeError, "complex64"),
 ]
 BOTH = [
@@ -178,6 +180,12 @@ def state_of_another_device(model, optimizer):
     return ValueError, [f"last: the state's {field}", "meta", "cpu"]
 
 
+def sparse_state(model, optimizer):
+    field = field_of(optimizer)
+    optimizer.state[model.last][field] = torch.ones(3, 4, dtype=torch.float64).to_sparse()
+    return TypeError, [f"last: the state's {field}", "sparse"]
+
+
 def state_that_is_no_tensor(model, optimizer):
     field = field_of(optimizer)
     optimizer.state[model.last][field] = np.ones((3, 4))
@@ -199,6 +207,11 @@ def state_with_a_step_that_is_no_number(model, optimizer):
     return TypeError, ["last: ", "step", "one"]
 
 
+def state_with_two_steps(model, optimizer):
+    optimizer.state[model.last]["step"] = torch.ones(2)
+    return TypeError, ["last: ", "step", "one number", "[1., 1.]"]
+
+
 def amsgrad_without_its_state(model, optimizer):
     optimizer.param_groups[-1]["amsgrad"] = True
     optimizer.state[model.last].pop("max_exp_avg_sq", None)
@@ -214,9 +227,12 @@ def complex_parameter(model, optimizer):
 
 OF_TENSORS = [
     sparse_grad, grad_of_another_dtype, grad_of_another_shape, of_no_plan, state_of_another_shape,
-    state_of_another_dtype, state_of_another_device, state_that_is_no_tensor, state_of_another_kind,
+    state_of_another_dtype, state_of_another_device, sparse_state, state_that_is_no_tensor, state_of_another_kind,
 ]  # fmt: skip
-OF_ADAM = [state_without_a_step, state_with_a_step_that_is_no_number, amsgrad_without_its_state, complex_parameter]
+OF_ADAM = [
+    state_without_a_step, state_with_a_step_that_is_no_number, state_with_two_steps, amsgrad_without_its_state,
+    complex_parameter,
+]  # fmt: skip
 BREAKS = [(kind, spoil) for kind in KINDS for spoil in (OF_TENSORS if kind == "SGD" else OF_TENSORS + OF_ADAM)]
 
 

@@ -14,7 +14,8 @@ import gc_core
 import gc_torch as gct
 from gc_torch import kernels_cpu, path, table
 
-# Around the strip (512) and the kept steps (8192): rows, columns, both at once, and none.
+# Around the strip (512) and the kept steps (8192): rows, columns, both at once, and none. The last four are panels that
+# threads share: one, one for each of two groups, two of one tensor, and one with a hundred rows side by side.
 SHAPES = [
     ((5, 3), (1,)),
     ((300, 9), (1,)),
@@ -33,6 +34,10 @@ SHAPES = [
     ((70001,), None),
     ((0, 3), (1,)),
     ((3, 0), (1,)),
+    ((270, 520), (0,)),
+    ((2, 300, 4, 120), (1, 3)),
+    ((135, 4100), (0,)),
+    ((30000, 5), (0,)),
 ]
 SGD = [
     dict(momentum=0.0),
@@ -103,11 +108,10 @@ def test_every_rule(kind, options):
 
 @pytest.mark.parametrize("on", ["gradient", "update"])
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
-def test_the_number_of_threads_changes_no_bit(kind, on, monkeypatch):
-    monkeypatch.setattr("gc_torch.kernels_cpu.takes", lambda seen: True)  # columns of this size, too
-    shapes = [*SHAPES, ((300, 700), (1,)), ((200, 3000), (0,)), ((200001,), None)]
+def test_the_number_of_threads_changes_no_bit(kind, on):
+    shapes = [*SHAPES, ((300, 700), (1,)), ((200001,), None)]
     found = []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 3, 7):
         params, plan = parameters(torch.float32, shapes=shapes)
         optimizer = made(kind, params, plan, gc_on=on, weight_decay=0.1)
         before = torch.get_num_threads()
@@ -119,20 +123,22 @@ def test_the_number_of_threads_changes_no_bit(kind, on, monkeypatch):
         finally:
             torch.set_num_threads(before)
         found.append([p.detach().numpy().tobytes() for p in params])
-    assert found[0] == found[1] == found[2]
-    assert len(kernels_cpu.items([table.geometry(p, plan.row_of(p)) for p in params])) > len(params)
+    assert all(one == found[0] for one in found)
+    assert len(kernels_cpu.work([table.geometry(p, plan.row_of(p)) for p in params])[0]) > len(params)
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
 def test_nan_spoils_its_own_weight_vector_alone(kind):
-    shapes = [((6, 40), (1,)), ((6, 3000), (1,)), ((40, 6), (0,)), ((3, 40, 2, 5), (1, 3))]
+    shapes = [((6, 40), (1,)), ((6, 3000), (1,)), ((40, 6), (0,)), ((270, 520), (0,)), ((3, 40, 2, 5), (1, 3))]
     for on in ("gradient", "update"):
         params, plan = parameters(torch.float32, shapes=shapes)
         gradients(params, 1)
-        for p, place in zip(params, [(2, 7), (2, 2999), (7, 2), (1, 7, 1, 3)], strict=True):
+        for p, place in zip(params, [(2, 7), (2, 2999), (7, 2), (7, 2), (1, 7, 1, 3)], strict=True):
             p.grad[place] = torch.nan
         made(kind, params, plan, gc_on=on).step()
-        for p, vector in zip(params, [(2,), (2,), (slice(None), 2), (1, slice(None), 1)], strict=True):
+        for p, vector in zip(
+            params, [(2,), (2,), (slice(None), 2), (slice(None), 2), (1, slice(None), 1)], strict=True
+        ):
             spoiled = torch.zeros(p.shape, dtype=torch.bool)
             spoiled[vector] = True
             assert torch.equal(p.isnan(), spoiled)
