@@ -213,6 +213,7 @@ def picture(path: Path, models: list[Case], sweep: Mapping[str, list[Case]], pee
     bars.set_xscale("log")
     ticks = [0.5, 1, 2, 4, 8]
     bars.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    bars.minorticks_off()
     bars.set_xlabel(f"time of a step, relative to {models[0].base}" if models else "")
     bars.legend(fontsize="small", loc="lower right")
     for style, (what, cases) in zip(("-", "--", ":"), sweep.items(), strict=False):
