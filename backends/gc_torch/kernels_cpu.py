@@ -30,7 +30,7 @@ from numba.np.numpy_support import from_dtype
 from torch import Tensor
 
 from gc_torch import table
-from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, OUTER, R1, R2, STATE0, STATE1, STATE2, STEP, W
+from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, W
 
 NAME = "Numba"
 DTYPES = (torch.float32, torch.float64)
@@ -52,7 +52,7 @@ SIGN, L2, DECOUPLED, LR, MU, UNDAMPED, BETA1, REST1, BETA2, REST2, EPS, N_NUMBER
 TENSOR, OFFSET, SIZE, FIRST, LAST, PART, N_ITEM = range(7)  # words of an item
 STARTED, READY, FINISHED = range(3)  # counters; then those of the stages
 
-WIDTH = len(COLUMNS)
+WIDTH, WRITTEN = len(COLUMNS), [W, STATE0, STATE1, STATE2]
 YES, NO, NONE = np.bool_(True), np.bool_(False), np.int64(0)  # for literals, Numba would compile a function once more
 _WORDS, _SINGLE, _DOUBLE = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float64)
 
@@ -582,14 +582,12 @@ def shares(items: np.ndarray, counts: np.ndarray, threads: int) -> tuple[np.ndar
 
 
 class Steps:
-    """Steps of the same tensors, one after another; the work is cut once."""
+    """Steps of the same tensors, one after another; what a job has of them is set up once."""
 
     def __init__(self) -> None:
+        self._job = np.zeros(N_JOB, np.int64)
+        self._rows = self._counts = np.zeros(0, np.int64)
         self._threads = 0
-        self._items, self._counts, self._capacity = np.zeros((0, N_ITEM), np.int64), np.zeros(0, np.int64), 0
-        self._ends = self._counters = self._written = np.zeros(0, np.int64)
-        self._scratch = self._shared = torch.zeros(0, dtype=torch.float64)  # whose memory is aligned
-        self._overlap = False
 
     def step(
         self,
@@ -615,51 +613,62 @@ class Steps:
         if grad_scale is not None:
             torch._foreach_div_(columns[1], grad_scale.item())
         tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
-        rows = table.rows(tensors, steps, seen)
-        dtype = np.dtype(str(columns[0][0].dtype).removeprefix("torch."))
-        scales = np.ones((len(rows), 2), dtype)
-        written = rows[:, [W, STATE0, STATE1, STATE2]]
-        if not np.array_equal(written, self._written):
-            self._written, self._overlap = written, table.overlap(rows, dtype.itemsize)
-        self._share(seen, 1 if _forked or self._overlap else torch.get_num_threads())
-        counters, numbers = self._counters.copy(), _numbers(kind, group, fresh, dtype)
-        job = np.zeros(N_JOB, np.int64)
-        arrays = (rows, self._items, self._counts, self._ends, counters, numbers, scales)
-        job[[TABLE, ITEMS, COUNTS, ENDS, COUNTERS, NUMBERS, SCALES]] = [array.ctypes.data for array in arrays]
-        job[[SCRATCH, SHARED]] = self._scratch.data_ptr(), self._shared.data_ptr()
-        job[[TENSORS, SCRATCH_BYTES, CAPACITY]] = len(rows), self._scratch.stride(0) * 8, self._capacity
-        job[[STAGES, THREADS]] = len(self._counts), self._threads
-        job[[RULE, ON_UPDATE]] = _rule(kind, group), group["gc_on"] == "update"
-        entry = _entry(kind, dtype)
+        if not len(self._rows):
+            self._set_up(seen, np.dtype(str(columns[0][0].dtype).removeprefix("torch.")))
+        rows = self._rows
+        rows[:, STATE0 : STEP + 1] = 0
+        for index, column in enumerate(tensors):
+            if column:
+                rows[:, index] = table.addresses(column)
+        if not np.array_equal(rows[:, WRITTEN], self._written):
+            self._written, self._overlap = rows[:, WRITTEN], table.overlap(rows, self._numbers.itemsize)
+        self._share(1 if _forked or self._overlap else torch.get_num_threads())
+        self._numbers[:] = _numbers(kind, group, fresh)
+        self._counters[:] = self._counters_at_start
+        self._job[RULE], self._job[ON_UPDATE] = _rule(kind, group), group["gc_on"] == "update"
+        entry, address = _entry(kind, self._numbers.dtype), self._address
         if steps:
-            with np.errstate(divide="ignore"):
-                logs = np.log(np.array(group["betas"], np.float64))
-            job[[LOGS, WIDE]] = logs.ctypes.data, steps[0].dtype == torch.float64
-            _on_this_thread(entry)(job.ctypes.data)
-            job[LOGS] = 0
+            rows[:, STEP] = table.addresses(steps)
+            logs = np.array([math.log(beta) if beta else -math.inf for beta in group["betas"]])
+            self._job[LOGS], self._job[WIDE] = logs.ctypes.data, steps[0].dtype == torch.float64
+            _on_this_thread(entry)(address)
+            self._job[LOGS] = 0
         if self._threads > 1:
-            _parallel(entry, job.ctypes.data, self._threads, 0)
+            _parallel(entry, address, self._threads, 0)
         else:
-            _on_this_thread(entry)(job.ctypes.data)
+            _on_this_thread(entry)(address)
 
-    def _share(self, seen: Any, threads: int) -> None:
+    def _set_up(self, seen: Any, dtype: np.dtype) -> None:
+        self._rows = table.rows([], None, seen)
+        self._scales, self._numbers = np.ones((len(self._rows), 2), dtype), np.zeros(N_NUMBERS, dtype)
+        self._items, self._counts = work(seen)
+        self._written, self._overlap = np.zeros(0, np.int64), False
+        columns = self._rows[self._rows[:, R1] > 1, R2]
+        shared = self._items[: self._counts[:-1].sum(), SIZE]
+        self._capacity = max(ALONE, *columns.tolist(), *shared.tolist(), 0)
+        self._job[[TENSORS, STAGES, CAPACITY]] = len(self._rows), len(self._counts), self._capacity
+        self._address = self._job.ctypes.data
+
+    def _share(self, threads: int) -> None:
         """Cut the work for so many threads, if it is not."""
-        if not len(self._counts):
-            self._items, self._counts = work(seen)
         threads = max(1, min(threads, len(self._items)))
         if threads == self._threads:
             return
-        self._threads = threads
-        shared = self._counts[:-1].sum()
-        columns = [geometry for geometry in np.asarray(seen).tolist() if geometry[R1 - OUTER] > 1]
-        self._capacity = max(
-            [ALONE, *self._items[:shared, SIZE].tolist(), *(geometry[R2 - OUTER] for geometry in columns)]
-        )
+        self._threads, stages = threads, len(self._counts)
         begins, self._ends = shares(self._items, self._counts, threads)
-        zeros = np.zeros(FINISHED + len(self._counts), np.int64)
-        self._counters = np.concatenate([zeros, begins.ravel()])
+        self._counters_at_start = np.concatenate([np.zeros(FINISHED + stages, np.int64), begins.ravel()])
+        self._counters = self._counters_at_start.copy()
+        # PyTorch's memory is aligned.
         self._scratch = torch.zeros(threads, KEPT + 2 * self._capacity, dtype=torch.float64)
-        self._shared = torch.zeros((PARTS + 2) * self._capacity if shared else 0, dtype=torch.float64)
+        self._shared = torch.zeros((PARTS + 2) * self._capacity if stages > 1 else 0, dtype=torch.float64)
+        arrays = {
+            TABLE: self._rows, ITEMS: self._items, COUNTS: self._counts, ENDS: self._ends, COUNTERS: self._counters,
+            NUMBERS: self._numbers, SCALES: self._scales, SCRATCH: self._scratch.numpy(),
+            SHARED: self._shared.numpy(),
+        }  # fmt: skip
+        for word, array in arrays.items():
+            self._job[word] = array.ctypes.data
+        self._job[[SCRATCH_BYTES, THREADS]] = self._scratch.stride(0) * 8, threads
 
 
 def _rule(kind: str, group: dict[str, Any]) -> int:
@@ -668,15 +677,14 @@ def _rule(kind: str, group: dict[str, Any]) -> int:
     return NESTEROV if group["nesterov"] else MOMENTUM if group["momentum"] else PLAIN
 
 
-def _numbers(kind: str, group: dict[str, Any], fresh: bool, dtype: np.dtype) -> np.ndarray:
-    decay, decoupled = float(group["weight_decay"]), bool(group.get("decoupled_weight_decay"))
-    numbers = np.zeros(N_NUMBERS, np.float64)
-    numbers[SIGN] = -1 if group["maximize"] else 1
-    numbers[DECOUPLED if decoupled else L2] = decay
+def _numbers(kind: str, group: dict[str, Any], fresh: bool) -> list[float]:
+    numbers = [0.0] * N_NUMBERS
+    numbers[SIGN] = -1.0 if group["maximize"] else 1.0
+    numbers[DECOUPLED if group.get("decoupled_weight_decay") else L2] = float(group["weight_decay"])
     numbers[LR] = float(group["lr"])
     if kind == "adam":
         beta1, beta2 = group["betas"]
-        numbers[[BETA1, REST1, BETA2, REST2, EPS]] = beta1, 1 - beta1, beta2, 1 - beta2, group["eps"]
+        numbers[BETA1 : EPS + 1] = beta1, 1 - beta1, beta2, 1 - beta2, group["eps"]
     else:
-        numbers[[MU, UNDAMPED]] = group["momentum"], 1 if fresh else 1 - group["dampening"]
-    return numbers.astype(dtype)
+        numbers[MU : UNDAMPED + 1] = group["momentum"], 1 if fresh else 1 - group["dampening"]
+    return numbers
