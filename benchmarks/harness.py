@@ -215,7 +215,7 @@ def picture(path: Path, models: list[Case], sweep: Mapping[str, list[Case]], pee
     bars.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     bars.minorticks_off()
     bars.set_xlabel(f"time of a step, relative to {models[0].base}" if models else "")
-    bars.legend(fontsize="small", loc="lower right")
+    bars.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     for style, (what, cases) in zip(("-", "--", ":"), sweep.items(), strict=False):
         for peer in peers:
             there = [case for case in cases if peer in case.seconds]
@@ -230,7 +230,7 @@ def picture(path: Path, models: list[Case], sweep: Mapping[str, list[Case]], pee
     lines.set_ylim(bottom=0)
     lines.set_xlabel("parameters")
     lines.set_ylabel("GB/s, by the fewest bytes a step can move")
-    lines.legend(fontsize="small")
+    lines.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -205,6 +205,16 @@ def first_call() -> dict[str, dict[str, float]]:
     return found
 
 
+def draw(about: dict[str, Any], cases: list[Case]) -> None:
+    models = [one for one in cases if AUTHORS in one.seconds]
+    sweep = {
+        "tensors of 1,048,576": [one for one in cases if "M numbers" in one.name],
+        "tensors of 1,000": [one for one in cases if AUTHORS not in one.seconds and "of 1,000" in one.name],
+    }
+    picture = harness.RESULTS / f"{NAME}.svg"
+    harness.picture(picture, models, sweep, [BASE, OURS, IN_PLACE, AUTHORS], about["copy bytes a second"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=21)
@@ -228,13 +238,7 @@ def main() -> None:
         about["seconds of the first step"] = first_call()
         print("seconds of the first step:", json.dumps(about["seconds of the first step"]))
     harness.save(NAME, about, cases)
-    models = [one for one in cases if AUTHORS in one.seconds]
-    sweep = {
-        "tensors of 1,048,576": [one for one in cases if "M numbers" in one.name],
-        "tensors of 1,000": [one for one in cases if AUTHORS not in one.seconds and "of 1,000" in one.name],
-    }
-    picture = harness.RESULTS / f"{NAME}.svg"
-    harness.picture(picture, models, sweep, [BASE, OURS, IN_PLACE, AUTHORS], about["copy bytes a second"])
+    draw(about, cases)
 
 
 if __name__ == "__main__":
