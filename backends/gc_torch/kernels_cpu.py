@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import from_dtype
@@ -33,7 +34,7 @@ from gc_torch import table
 from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, W
 
 NAME = "Numba"
-DTYPES = (torch.float32, torch.float64)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 STRIP = 512  # elements of a buffer; with those of the other tensors of a step, larger ones are slower
 KEPT = 1 << 13  # elements whose steps are kept from one pass to the next
@@ -53,8 +54,10 @@ TENSOR, OFFSET, SIZE, FIRST, LAST, PART, N_ITEM = range(7)  # words of an item
 STARTED, READY, FINISHED = range(3)  # counters; then those of the stages
 
 WIDTH, WRITTEN = len(COLUMNS), [W, STATE0, STATE1, STATE2]
+TENSORS_OF_A_ROW = (W, GRAD, STATE0, STATE1, STATE2)
 YES, NO, NONE = np.bool_(True), np.bool_(False), np.int64(0)  # for literals, Numba would compile a function once more
 _WORDS, _SINGLE, _DOUBLE = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float64)
+_HALF = np.zeros(0, np.uint16)  # bfloat16, of which Numba knows nothing
 
 # Only sums may be reordered, once and for all when they are compiled. NaN and infinity keep their meaning everywhere.
 _options: dict[str, Any] = dict(nogil=True, error_model="numpy")
@@ -398,6 +401,59 @@ def _step_rows(row, offset, first, last, means, scratch, how, adam, numbers):
             _adam(w, g, m, v, means, sign, l2, numbers, scale1, scale2)
 
 
+# ---- bfloat16: an item is copied to float32, where it goes the same ways, and back. So each result is rounded once.
+
+
+@intrinsic
+def _to_single(typingctx, half):
+    def codegen(context, builder, signature, args):
+        word = builder.zext(args[0], ir.IntType(32))
+        return builder.bitcast(builder.shl(word, word.type(16)), ir.FloatType())
+
+    return types.float32(half), codegen
+
+
+@intrinsic
+def _to_half(typingctx, single):
+    """To the nearest, ties to even; NaN stays."""
+
+    def codegen(context, builder, signature, args):
+        word = builder.bitcast(args[0], ir.IntType(32))
+        odd = builder.and_(builder.lshr(word, word.type(16)), word.type(1))
+        rounded = builder.lshr(builder.add(word, builder.add(odd, word.type(0x7FFF))), word.type(16))
+        nan = builder.fcmp_unordered("uno", args[0], args[0])
+        return builder.trunc(builder.select(nan, word.type(0x7FC0), rounded), ir.IntType(16))
+
+    return types.uint16(single), codegen
+
+
+@_compiled
+def _unpack(wide, row, offset, n, first, last, buffers):
+    """A row of the table for copies of the n lanes in rows [first, last), without gaps."""
+    stride = max(n, row[INNER] * row[R2])
+    for column in TENSORS_OF_A_ROW:
+        to = buffers + column * n * (last - first) * 4
+        wide[column] = to if row[column] else 0
+        if row[column]:
+            for i in range(first, last):
+                x, y = _at(row[column], offset + i * stride, n, _HALF), _at(to, (i - first) * n, n, _SINGLE)
+                for j in range(n):
+                    y[j] = _to_single(x[j])
+    wide[R1], wide[INNER], wide[R2], wide[CENTRALIZE] = row[R1], n // row[R2], row[R2], row[CENTRALIZE]
+
+
+@_compiled
+def _pack(row, wide, offset, n, first, last):
+    """What a step has written, back."""
+    stride = max(n, row[INNER] * row[R2])
+    for column in TENSORS_OF_A_ROW:
+        if row[column] and column != GRAD:
+            for i in range(first, last):
+                x, y = _at(row[column], offset + i * stride, n, _HALF), _at(wide[column], (i - first) * n, n, _SINGLE)
+                for j in range(n):
+                    x[j] = _to_half(y[j])
+
+
 # ---- What a thread does: stage by stage the items of its own share, then those that others have left. A stage for the
 # ---- sums of a panel and one for its step alternate; in the last one all items stand alone.
 
@@ -424,11 +480,11 @@ def _count(table, wide, logs, scales):
         scales[2 * index + 1] = 1 / math.sqrt(-math.expm1(t * logs[1]))
 
 
-def _thread(adam):
-    """What a thread does, as Numba compiles it: for Adam, or with None for SGD, without what is not for it."""
+def _thread(adam, half):
+    """What a thread does, as Numba compiles it: without what is for Adam, or for bfloat16, where that is None."""
 
     def run(address):
-        job, like = carray(_as_words(address), N_JOB), carray(address, 0)
+        job, like = carray(_as_words(address), N_JOB), carray(address, 0)  # of the dtype to compute in
         stages, threads, capacity = job[STAGES], job[THREADS], job[CAPACITY]
         table, numbers = _at(job[TABLE], 0, job[TENSORS] * WIDTH, _WORDS), _at(job[NUMBERS], 0, N_NUMBERS, like)
         scales = _at(job[SCALES], 0, 2 * job[TENSORS], like)
@@ -443,6 +499,7 @@ def _thread(adam):
         scratch = job[SCRATCH] + me * job[SCRATCH_BYTES]
         own_sums = _at(scratch, KEPT, capacity, _DOUBLE)
         own_means = _at(scratch + (KEPT + capacity) * 8, 0, capacity, like)
+        wide = _at(scratch + (KEPT + 2 * capacity) * 8, 0, WIDTH, _WORDS)
         for stage in range(stages):
             panel, of_step, alone = stage // 2, stage % 2 == 1, stage == stages - 1
             shared_sums = _at(job[SHARED], 0, PARTS * capacity, _DOUBLE)
@@ -457,42 +514,53 @@ def _thread(adam):
                         break
                     item = items[k * N_ITEM : (k + 1) * N_ITEM]
                     index, offset, n, first, last = item[TENSOR], item[OFFSET], item[SIZE], item[FIRST], item[LAST]
-                    row = table[index * WIDTH : (index + 1) * WIDTH]
+                    row = real = table[index * WIDTH : (index + 1) * WIDTH]
+                    begin, here = first, offset
+                    if half is not None:
+                        _unpack(wide, real, offset, n, first, last, scratch + (KEPT + 2 * capacity + WIDTH) * 8)
+                        row, here, first, last = wide, NONE, NONE, last - first
                     how = (job[RULE], job[ON_UPDATE] != 0, scales[2 * index], scales[2 * index + 1])
                     length = row[R2] if row[CENTRALIZE] else n
                     if of_step:
-                        _step_rows(row, offset, first, last, shared_means[:n], scratch, how, adam, numbers)
+                        _step_rows(row, here, first, last, shared_means[:n], scratch, how, adam, numbers)
                         _count_up(finished[stage:])
                     elif not alone:
                         part = shared_sums[item[PART] * capacity :][:n]
-                        _sum_up(part, row, offset, first, last, scratch, how, adam, numbers)
+                        _sum_up(part, row, here, first, last, scratch, how, adam, numbers)
                         if _count_up(finished[stage:]) + 1 == counts[stage]:
                             for other in range(1, counts[stage]):
                                 _add(shared_sums[:n], shared_sums[other * capacity :][:n])
                             if panel >= 2:  # whose means were where these go
                                 _wait(finished[stage - 3 :], counts[stage - 3])
-                            _means(shared_means[:n], shared_sums[:n], row)
+                            _means(shared_means[:n], shared_sums[:n], real)
                             _count_up(ready)
                     elif row[R1] > 1:
                         most = max(1, min(capacity, BLOCK // last) // row[R2]) * row[R2]
-                        for start in range(offset, offset + n, most):
-                            lanes = min(most, offset + n - start)
+                        for start in range(here, here + n, most):
+                            lanes = min(most, here + n - start)
                             _sum_up(own_sums[:lanes], row, start, first, last, scratch, how, adam, numbers)
-                            _means(own_means[:lanes], own_sums[:lanes], row)
+                            _means(own_means[:lanes], own_sums[:lanes], real)
                             _step_rows(row, start, first, last, own_means[:lanes], scratch, how, adam, numbers)
                     elif job[RULE] == AMSGRAD or (job[ON_UPDATE] and row[CENTRALIZE]):
-                        _rows_by_strips(row, offset, n, length, scratch, how, adam, numbers)
+                        _rows_by_strips(row, here, n, length, scratch, how, adam, numbers)
                     else:
-                        _rows(row, offset, n, length, how, adam, numbers)
+                        _rows(row, here, n, length, how, adam, numbers)
+                    if half is not None and (of_step or alone):
+                        _pack(real, wide, offset, n, begin, begin + last)
 
     return run
 
 
 @functools.cache
-def _entry(kind, dtype):
+def _entry(kind: str, dtype: torch.dtype) -> int:
     """The address of a function of C that takes a job, for tensors of this dtype; compiled at the first call."""
-    signature = types.void(types.CPointer(from_dtype(dtype)))
-    return cfunc(signature, nopython=True, cache=True)(_thread(True if kind == "adam" else None)).address
+    signature = types.void(types.CPointer(from_dtype(_computed_in(dtype))))
+    adam, half = True if kind == "adam" else None, True if dtype == torch.bfloat16 else None
+    return cfunc(signature, nopython=True, cache=True)(_thread(adam, half)).address
+
+
+def _computed_in(dtype: torch.dtype) -> np.dtype:
+    return np.dtype(np.float64 if dtype == torch.float64 else np.float32)
 
 
 # ---- Threads: those of PyTorch itself. Threads of our own would wait for PyTorch's, which spin for a while after their
@@ -515,6 +583,11 @@ def _note_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_note_fork)
+
+
+def takes(group: dict[str, Any], p: Tensor, of_states: torch.dtype, seen: table.Geometry) -> bool:
+    """Whether the kernel is right: between the two stages of a panel, bfloat16 would round the states."""
+    return p.dtype != torch.bfloat16 or (of_states == p.dtype and (group["gc_on"] == "gradient" or seen.r1 == 1))
 
 
 def work(seen: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -614,19 +687,19 @@ class Steps:
             torch._foreach_div_(columns[1], grad_scale.item())
         tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
         if not len(self._rows):
-            self._set_up(seen, np.dtype(str(columns[0][0].dtype).removeprefix("torch.")))
+            self._set_up(seen, columns[0][0].dtype)
         rows = self._rows
         rows[:, STATE0 : STEP + 1] = 0
         for index, column in enumerate(tensors):
             if column:
                 rows[:, index] = table.addresses(column)
         if not np.array_equal(rows[:, WRITTEN], self._written):
-            self._written, self._overlap = rows[:, WRITTEN], table.overlap(rows, self._numbers.itemsize)
+            self._written, self._overlap = rows[:, WRITTEN], table.overlap(rows, self._dtype.itemsize)
         self._share(1 if _forked or self._overlap else torch.get_num_threads())
         self._numbers[:] = _numbers(kind, group, fresh)
         self._counters[:] = self._counters_at_start
         self._job[RULE], self._job[ON_UPDATE] = _rule(kind, group), group["gc_on"] == "update"
-        entry, address = _entry(kind, self._numbers.dtype), self._address
+        entry, address = _entry(kind, self._dtype), self._address
         if steps:
             rows[:, STEP] = table.addresses(steps)
             logs = np.array([math.log(beta) if beta else -math.inf for beta in group["betas"]])
@@ -638,9 +711,9 @@ class Steps:
         else:
             _on_this_thread(entry)(address)
 
-    def _set_up(self, seen: Any, dtype: np.dtype) -> None:
-        self._rows = table.rows([], None, seen)
-        self._scales, self._numbers = np.ones((len(self._rows), 2), dtype), np.zeros(N_NUMBERS, dtype)
+    def _set_up(self, seen: Any, dtype: torch.dtype) -> None:
+        self._rows, self._dtype, number = table.rows([], None, seen), dtype, _computed_in(dtype)
+        self._scales, self._numbers = np.ones((len(self._rows), 2), number), np.zeros(N_NUMBERS, number)
         self._items, self._counts = work(seen)
         self._written, self._overlap = np.zeros(0, np.int64), False
         columns = self._rows[self._rows[:, R1] > 1, R2]
@@ -659,7 +732,11 @@ class Steps:
         self._counters_at_start = np.concatenate([np.zeros(FINISHED + stages, np.int64), begins.ravel()])
         self._counters = self._counters_at_start.copy()
         # PyTorch's memory is aligned.
-        self._scratch = torch.zeros(threads, KEPT + 2 * self._capacity, dtype=torch.float64)
+        size = KEPT + 2 * self._capacity
+        if self._dtype == torch.bfloat16:
+            rows = self._items[:, LAST] - self._items[:, FIRST]
+            size += WIDTH + len(TENSORS_OF_A_ROW) * int((self._items[:, SIZE] * rows).max(initial=0) + 1) // 2
+        self._scratch = torch.zeros(threads, size, dtype=torch.float64)
         self._shared = torch.zeros((PARTS + 2) * self._capacity if stages > 1 else 0, dtype=torch.float64)
         arrays = {
             TABLE: self._rows, ITEMS: self._items, COUNTS: self._counts, ENDS: self._ends, COUNTERS: self._counters,

@@ -472,6 +472,11 @@ class _Uploaded(NamedTuple):
     from_here: list[Tensor]  # page-locked: a graph copies it again at every replay
 
 
+def takes(group: dict[str, Any], p: Tensor, of_states: torch.dtype, seen: table.Geometry) -> bool:
+    """Whether the kernel is right: for all that it can see."""
+    return True
+
+
 class Steps:
     """Steps of one group on one device. What the kernel reads of the tensors is uploaded when it has changed."""
 

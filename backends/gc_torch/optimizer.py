@@ -373,7 +373,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if kernel is None or not path.kernel_is_right(kernel, local, grad, states):
             return None
         seen = self._geometry(p, local, row)
-        return (kernel, seen) if seen is not None else None
+        of_states = next((state.dtype for state in states if state is not None), local.dtype)
+        return (kernel, seen) if seen is not None and kernel.takes(group, local, of_states, seen) else None
 
     def _geometry(self, p: Tensor, local: Tensor, row: Row | None) -> table.Geometry | None:
         """How a kernel sees the parameter, which stays as it is as long as the strides and the row do."""

@@ -106,14 +106,57 @@ def test_every_rule(kind, options):
             np.testing.assert_allclose(p.detach().double().numpy(), expected, rtol=0, atol=bound, err_msg=str(shape))
 
 
+@pytest.mark.parametrize(("kind", "options"), CASES)
+def test_bfloat16_is_rounded_once(kind, options):
+    """Each step against gc_core in float64, from what the step before has stored; columns with GC on the update are not
+    the kernel's."""
+    params, plan = parameters(torch.bfloat16)
+    rest = {key: value for key, value in options.items() if key != "maximize"}
+    optimizer = getattr(gct, kind)(params, lr=0.1, plan=plan, **options, **({} if kind == "SGD" else {"eps": 1e-2}))
+    assert "Numba" in repr(optimizer) and ("path: Numba\n" in repr(optimizer)) == (options["gc_on"] == "gradient")
+
+    def stored(p):
+        return {name: x.double().numpy().copy() for name, x in optimizer.state.get(p, {}).items()}
+
+    for step in range(2):
+        gradients(params, step + 1)
+        before = [(p.detach().double().numpy().copy(), stored(p)) for p in params]
+        optimizer.step()
+        for p, (w, state), (shape, axes) in zip(params, before, SHAPES, strict=True):
+            grad = p.grad.double().numpy() * (-1.0 if options["maximize"] else 1.0)
+            if kind == "SGD":
+                damped = {"dampening": 0.0} if step == 0 else {}  # PyTorch's first step is undamped
+                start = gc_core.SGDMState(state.get("momentum_buffer", np.zeros_like(w)))
+                w, now = gc_core.sgdm_update(w, grad, start, lr=0.1, axis=axes, **{**rest, **damped})
+            else:
+                start = gc_core.adam_init(w, amsgrad=rest["amsgrad"])
+                if state:
+                    start = start._replace(**{**state, "step": int(state["step"])})
+                w, now = gc_core.adam_update(
+                    w, grad, start, lr=0.1, axis=axes, eps=1e-2, decoupled=kind == "AdamW", **rest
+                )
+            pairs = [
+                (p.detach(), w),
+                *((x, getattr(now, name)) for name, x in optimizer.state[p].items() if name != "step"),
+            ]
+            for got, expected in pairs:
+                # What float32 adds to half a unit in the last place is bounded as above.
+                bound = torch.finfo(torch.bfloat16).eps / 2 * abs(expected)
+                bound += 2.0**-23 * 6 * (60 + 3 * np.log2(max(expected.size, 2))) * (1 if kind == "SGD" else 10)
+                off = abs(got.double().numpy() - expected)
+                assert (off <= bound).all(), f"{shape}, step {step}: {(off / bound).max()} bounds"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("on", ["gradient", "update"])
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
-def test_the_number_of_threads_changes_no_bit(kind, on):
+def test_the_number_of_threads_changes_no_bit(kind, on, dtype):
     shapes = [*SHAPES, ((300, 700), (1,)), ((200001,), None)]
     found = []
     for threads in (1, 2, 3, 7):
-        params, plan = parameters(torch.float32, shapes=shapes)
-        optimizer = made(kind, params, plan, gc_on=on, weight_decay=0.1)
+        params, plan = parameters(dtype, shapes=shapes)
+        optimizer = getattr(gct, kind)(params, lr=0.1, plan=plan, gc_on=on, weight_decay=0.1)
+        assert "Numba" in repr(optimizer)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -122,7 +165,7 @@ def test_the_number_of_threads_changes_no_bit(kind, on):
                 optimizer.step()
         finally:
             torch.set_num_threads(before)
-        found.append([p.detach().numpy().tobytes() for p in params])
+        found.append([p.detach().float().numpy().tobytes() for p in params])
     assert all(one == found[0] for one in found)
     assert len(kernels_cpu.work([table.geometry(p, plan.row_of(p)) for p in params])[0]) > len(params)
 
