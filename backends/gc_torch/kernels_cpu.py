@@ -31,7 +31,7 @@ from numba.np.numpy_support import from_dtype
 from torch import Tensor
 
 from gc_torch import table
-from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, W
+from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, WRITTEN, W
 
 NAME = "Numba"
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -53,8 +53,7 @@ SIGN, L2, DECOUPLED, LR, MU, UNDAMPED, BETA1, REST1, BETA2, REST2, EPS, N_NUMBER
 TENSOR, OFFSET, SIZE, FIRST, LAST, PART, N_ITEM = range(7)  # words of an item
 STARTED, READY, FINISHED = range(3)  # counters; then those of the stages
 
-WIDTH, WRITTEN = len(COLUMNS), [W, STATE0, STATE1, STATE2]
-TENSORS_OF_A_ROW = (W, GRAD, STATE0, STATE1, STATE2)
+WIDTH = len(COLUMNS)
 YES, NO, NONE = np.bool_(True), np.bool_(False), np.int64(0)  # for literals, Numba would compile a function once more
 _WORDS, _SINGLE, _DOUBLE = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float64)
 _HALF = np.zeros(0, np.uint16)  # bfloat16, of which Numba knows nothing
@@ -428,10 +427,10 @@ def _to_half(typingctx, single):
 
 
 @_compiled
-def _unpack(wide, row, offset, n, first, last, buffers):
-    """A row of the table for copies of the n lanes in rows [first, last), without gaps."""
+def _unpack(wide, row, offset, n, first, last, many, buffers):
+    """A row of the table for copies of the n lanes in rows [first, last), without gaps, of so many of its tensors."""
     stride = max(n, row[INNER] * row[R2])
-    for column in TENSORS_OF_A_ROW:
+    for column in range(many):
         to = buffers + column * n * (last - first) * 4
         wide[column] = to if row[column] else 0
         if row[column]:
@@ -446,8 +445,8 @@ def _unpack(wide, row, offset, n, first, last, buffers):
 def _pack(row, wide, offset, n, first, last):
     """What a step has written, back."""
     stride = max(n, row[INNER] * row[R2])
-    for column in TENSORS_OF_A_ROW:
-        if row[column] and column != GRAD:
+    for column in WRITTEN:
+        if row[column]:
             for i in range(first, last):
                 x, y = _at(row[column], offset + i * stride, n, _HALF), _at(wide[column], (i - first) * n, n, _SINGLE)
                 for j in range(n):
@@ -517,7 +516,8 @@ def _thread(adam, half):
                     row = real = table[index * WIDTH : (index + 1) * WIDTH]
                     begin, here = first, offset
                     if half is not None:
-                        _unpack(wide, real, offset, n, first, last, scratch + (KEPT + 2 * capacity + WIDTH) * 8)
+                        many = STEP if of_step or alone else STATE0  # for its sums, parameter and gradient
+                        _unpack(wide, real, offset, n, first, last, many, scratch + (KEPT + 2 * capacity + WIDTH) * 8)
                         row, here, first, last = wide, NONE, NONE, last - first
                     how = (job[RULE], job[ON_UPDATE] != 0, scales[2 * index], scales[2 * index + 1])
                     length = row[R2] if row[CENTRALIZE] else n
@@ -659,7 +659,7 @@ class Steps:
 
     def __init__(self) -> None:
         self._job = np.zeros(N_JOB, np.int64)
-        self._rows = self._counts = np.zeros(0, np.int64)
+        self._rows = np.zeros(0, np.int64)
         self._threads = 0
 
     def step(
@@ -718,7 +718,7 @@ class Steps:
         self._written, self._overlap = np.zeros(0, np.int64), False
         columns = self._rows[self._rows[:, R1] > 1, R2]
         shared = self._items[: self._counts[:-1].sum(), SIZE]
-        self._capacity = max(ALONE, *columns.tolist(), *shared.tolist(), 0)
+        self._capacity = max([ALONE, *columns.tolist(), *shared.tolist()])
         self._job[[TENSORS, STAGES, CAPACITY]] = len(self._rows), len(self._counts), self._capacity
         self._address = self._job.ctypes.data
 
@@ -735,7 +735,7 @@ class Steps:
         size = KEPT + 2 * self._capacity
         if self._dtype == torch.bfloat16:
             rows = self._items[:, LAST] - self._items[:, FIRST]
-            size += WIDTH + len(TENSORS_OF_A_ROW) * int((self._items[:, SIZE] * rows).max(initial=0) + 1) // 2
+            size += WIDTH + STEP * int((self._items[:, SIZE] * rows).max(initial=0) + 1) // 2
         self._scratch = torch.zeros(threads, size, dtype=torch.float64)
         self._shared = torch.zeros((PARTS + 2) * self._capacity if stages > 1 else 0, dtype=torch.float64)
         arrays = {

@@ -285,9 +285,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             return None
         batches = []
         try:
-            for batch, of_batch, alike in known.batches:
-                columns: Columns = [batch.params, [grads[i] for i in of_batch.indices]]
-                columns += [[state[name] for state in of_batch.states] if name else [] for name in known.names]
+            for batch, indices, states, alike in known.batches:
+                columns: Columns = [batch.params, [grads[i] for i in indices]]
+                columns += [[state[name] for state in states] if name else [] for name in known.names]
                 if not alike.holds(columns) or path.kernels(group, columns[0][0].device) is None:
                     return None
                 batches.append(batch._replace(group=group, columns=columns))
@@ -310,9 +310,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             places = {id(p): i for i, p in enumerate(params)}
             # Without the columns, which would keep gradients alive.
             recognizable = [
-                (
+                KnownBatch(
                     batch._replace(columns=[]),
-                    OfBatch([places[id(p)] for p in batch.params], [self.state.get(p, {}) for p in batch.params]),
+                    [places[id(p)] for p in batch.params],
+                    [self.state.get(p, {}) for p in batch.params],
                     table.Alike(batch.columns),
                 )
                 for batch in batches
@@ -340,8 +341,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             taken = first
             plain = first == path.FUSED and not split
             if plain and self._kernel_for(group, whole[i], p, cast(Row, rows[i]), grads[i], others) is not None:
-                of_states = p.dtype if not others or others[0] is None else others[0].dtype
-                alike = (p.device, p.dtype, of_states, columns[-1][i].dtype if self.kind == "adam" else None)
+                alike = (p.device, p.dtype, _dtype_of(others, p), columns[-1][i].dtype if self.kind == "adam" else None)
                 found.setdefault((True, fresh, path.KERNEL, alike), []).append(i)
                 continue
             # Split ones meet in collectives: their path must not hang on the strides that one device happens to have.
@@ -373,8 +373,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if kernel is None or not path.kernel_is_right(kernel, local, grad, states):
             return None
         seen = self._geometry(p, local, row)
-        of_states = next((state.dtype for state in states if state is not None), local.dtype)
-        return (kernel, seen) if seen is not None and kernel.takes(group, local, of_states, seen) else None
+        if seen is None or not kernel.takes(group, local, _dtype_of(states, local), seen):
+            return None
+        return kernel, seen
 
     def _geometry(self, p: Tensor, local: Tensor, row: Row | None) -> table.Geometry | None:
         """How a kernel sees the parameter, which stays as it is as long as the strides and the row do."""
@@ -467,11 +468,13 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         """Keep what a step has put into the columns, where they are not the state itself."""
 
 
-class OfBatch(NamedTuple):
-    """Where the parameters of a batch are in their group, and their states."""
+class KnownBatch(NamedTuple):
+    """A batch of the step before: where its parameters are in their group, their states, what its tensors were like."""
 
+    batch: "Batch"
     indices: list[int]
     states: list[dict[str, Any]]
+    alike: table.Alike
 
 
 class Known(NamedTuple):
@@ -482,7 +485,7 @@ class Known(NamedTuple):
     without: list[bool]  # a gradient
     states: list[dict[str, Any]]  # of all groups
     names: list[str]  # of the columns of states; empty for one there is not
-    batches: "list[tuple[Batch, OfBatch, table.Alike]]"
+    batches: list[KnownBatch]
 
 
 class Batch(NamedTuple):
@@ -514,6 +517,11 @@ class Batch(NamedTuple):
     @property
     def heeds_grad_scale(self) -> bool:
         return self.taken == path.KERNEL or (self.taken == path.FUSED and not self.ours)
+
+
+def _dtype_of(states: Sequence[Tensor | None], p: Tensor) -> torch.dtype:
+    """Of the states of a parameter; of those that are not there yet, what it will be."""
+    return p.dtype if not states or states[0] is None else states[0].dtype
 
 
 def _are(some: Collection[Any], others: Collection[Any]) -> bool:
@@ -754,15 +762,16 @@ class _AdamSteps(CentralizingOptimizer):
             if step is not count:
                 step.copy_(count)
 
-    def _take(self, batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        if batch.taken in (path.FUSED, path.KERNEL):
-            steps = batch.columns[-1]
-            for i, p in enumerate(batch.params):  # kept on the host for the other paths, unless asked for
-                if steps[i].device != p.device:
-                    steps[i] = self.state[p]["step"] = steps[i].to(p.device)
-                if batch.taken == path.KERNEL and steps[i].dtype not in (torch.float32, torch.float64):
-                    steps[i] = self.state[p]["step"] = steps[i].float()
-        super()._take(batch, grad_scale, found_inf)
+    def _sorted_out(self, index: int, group: dict[str, Any]) -> Iterator[Batch]:
+        for batch in super()._sorted_out(index, group):
+            if batch.taken in (path.FUSED, path.KERNEL):
+                steps = batch.columns[-1]
+                for i, p in enumerate(batch.params):  # kept on the host for the other paths, unless asked for
+                    if steps[i].device != p.device:
+                        steps[i] = self.state[p]["step"] = steps[i].to(p.device)
+                    if batch.taken == path.KERNEL and steps[i].dtype not in (torch.float32, torch.float64):
+                        steps[i] = self.state[p]["step"] = steps[i].float()
+            yield batch
 
 
 class Adam(_AdamSteps, torch.optim.Adam):

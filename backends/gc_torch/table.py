@@ -26,6 +26,7 @@ from gc_torch.arrays import is_dense
 # Adam: exp_avg, exp_avg_sq, max_exp_avg_sq), Adam's step. 0 where there is none.
 COLUMNS = ("w", "grad", "state0", "state1", "state2", "step", "outer", "r1", "inner", "r2", "centralize")
 W, GRAD, STATE0, STATE1, STATE2, STEP, OUTER, R1, INNER, R2, CENTRALIZE = range(len(COLUMNS))
+WRITTEN = (W, STATE0, STATE1, STATE2)
 
 
 class Geometry(NamedTuple):
@@ -112,7 +113,7 @@ def overlap(table: np.ndarray, itemsize: int) -> bool:
     >>> overlap(two, itemsize=4), overlap(two, itemsize=2)
     (True, False)
     """
-    starts = table[:, [W, STATE0, STATE1, STATE2]]
+    starts = table[:, WRITTEN]
     sizes = table[:, [OUTER, R1, INNER, R2]].prod(axis=1, keepdims=True) * itemsize
     ends = np.where(starts > 0, starts + sizes, starts).ravel()
     order = np.argsort(starts, axis=None)

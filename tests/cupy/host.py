@@ -50,21 +50,21 @@ class RawModule:
 
     def __init__(self, *, code, name_expressions, options=""):
         self.names = tuple(name_expressions)
-        self.library, self.log = build(code, self.names, options)
+        self.built, self.log = build(code, self.names, options)
 
     def get_function(self, name):
         return functools.partial(self._launch, self.names.index(name))
 
     def _launch(self, number, grid, block, arguments, blocks=None):
         """`blocks` are those to run, of a grid too large to run whole."""
-        types = getattr(self.library, f"types_{number}")
+        types = getattr(self.built, f"types_{number}")
         types.restype = ctypes.c_char_p
         values = [_value(argument) for argument in arguments]
         got = " ".join(f"{value.dtype.kind}{value.dtype.itemsize}" for value in values)
         assert got == types().decode().strip(), "the arguments are not of the kernel's types"
         assert block[0] * block[1] <= 1024
         assert 0 < grid[0] < 2**31
-        launch = getattr(self.library, f"launch_{number}")
+        launch = getattr(self.built, f"launch_{number}")
         launch.restype = ctypes.c_bool
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         every = blocks or range(grid[0])
