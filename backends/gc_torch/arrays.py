@@ -52,6 +52,11 @@ def scalar(number: Any, like: Tensor) -> Any:
     return number.to(like.real.dtype if like.is_complex() else like.dtype) if isinstance(number, Tensor) else number
 
 
+def as_scalar(number: Any) -> Any:
+    """A tensor of one element as a 0-d tensor, anything else as it is."""
+    return number.reshape(()) if isinstance(number, Tensor) and number.numel() == 1 else number
+
+
 def given(number: Any) -> bool:
     """Whether a hyperparameter may differ from zero. A tensor may: reading it would wait for the device."""
     return isinstance(number, Tensor) or number != 0

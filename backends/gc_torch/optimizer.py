@@ -5,7 +5,7 @@ gradient with GC goes through such a step in a temporary's place, so that `p.gra
 """
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -18,21 +18,13 @@ from torch.optim.sgd import sgd
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import path, sharded, table
-from gc_torch.arrays import TORCH, given, is_half, widen
-from gc_torch.operator import center
+from gc_torch import path, sharded, table, temporaries
+from gc_torch.arrays import TORCH, as_scalar, given, is_half, widen
 from gc_torch.plan import ModelPlan
 from gc_torch.plan import plan as plan_of
-from gc_torch.scratch import Scratch
+from gc_torch.temporaries import Columns, select
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
-Lender = Callable[[Tensor, torch.dtype], Tensor | None]
-Columns = list[list[Any]]  # parameters, gradients, and the states of the step, each a list with one entry a parameter
-
-# Elements that are centralized into a temporary at a time: on a CPU few enough to stay in its cache until the step has
-# read them, elsewhere enough to keep kernels few. So much more memory than PyTorch's own a step needs.
-_AT_A_TIME = {"cpu": 1 << 19}
-_AT_A_TIME_ELSEWHERE = 1 << 26
 
 
 class CentralizingOptimizer(torch.optim.Optimizer):
@@ -66,7 +58,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _groups(self, params: Params, plan: ModelPlan | None, gc_on: str | None) -> Any:
         """Fix the plan, and give the groups to hand to PyTorch's constructor."""
-        self._scratch = Scratch()
+        self._scratch = temporaries.Scratch()
         self._kernels: dict[Any, Any] = {}  # what kernels keep of each group
         self._known: dict[int, Known] = {}  # what was found of each group in the step before
         self._geometries: dict[Tensor, Any] = {}
@@ -134,7 +126,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 for p in group["params"]:
                     if of_p := state["state"].get(p):
                         self._check_kind(of_p)
-        self.__dict__.setdefault("_scratch", Scratch())
+        self.__dict__.setdefault("_scratch", temporaries.Scratch())
         self._kernels, self._geometries, self._known = {}, {}, {}
         super().__setstate__(state)
 
@@ -178,12 +170,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:
+            self.check(group)
         recognized = [self._recognized(i, group) for i, group in enumerate(self.param_groups)]
         for group, batches in zip(self.param_groups, recognized, strict=True):
             if batches is None:
                 self._check_group(group)
-            else:
-                self.check(group)
         batches = [
             batch
             for i, group in enumerate(self.param_groups)
@@ -205,7 +197,6 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         return loss
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        self.check(group)
         for p in group["params"]:
             if p.grad is not None:
                 if (row := self.plan.row_of(p)) is None:  # put into the group by hand
@@ -268,7 +259,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             )
 
     def _recognized(self, index: int, group: dict[str, Any]) -> "list[Batch] | None":
-        """The batches of a group if they are those of the step before, for kernels alone; None if anything may differ.
+        """The batches of a group if they are those of the step before; None if anything may differ.
 
         Most of a step's time on the host goes by where there are thousands of small tensors: no more than what can
         change from one step to the next is looked at, and all of it.
@@ -288,7 +279,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             for batch, indices, states, alike in known.batches:
                 columns: Columns = [batch.params, [grads[i] for i in indices]]
                 columns += [[state[name] for state in states] if name else [] for name in known.names]
-                if not alike.holds(columns) or path.kernels(group, columns[0][0].device) is None:
+                if not alike.holds(columns):
                     return None
                 batches.append(batch._replace(group=group, columns=columns))
         except (KeyError, TypeError, RuntimeError):  # a state is missing; a sparse tensor has no strides
@@ -298,7 +289,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _options(self, group: dict[str, Any]) -> list[Any]:
         """What decides about paths and columns, beside the tensors."""
         names = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad")
-        return [self.plan, bool(given(group.get("momentum", 0))), *map(group.get, names)]
+        return [self.plan, path.sees_numbers(group), bool(given(group.get("momentum", 0))), *map(group.get, names)]
 
     def _batches(self, index: int, group: dict[str, Any]) -> "list[Batch]":
         """The parameters that have a gradient, by what the step does with them."""
@@ -354,7 +345,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             # PyTorch's other steps take both kinds at once, and round by whether any is fresh.
             found.setdefault((ours, fresh and taken == path.FUSED, taken, split), []).append(i)
         for (ours, fresh, taken, alike), indices in found.items():
-            (params,) = _select([whole], indices)
+            (params,) = select([whole], indices)
             kernel, seen = None, None
             if taken == path.KERNEL:
                 geometries = [self._geometries[p][1] for p in params]
@@ -362,7 +353,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 if key not in self._kernels:
                     self._kernels[key] = cast(Any, path.kernels(group, params[0].device)).Steps()
                 kernel, seen = self._kernels[key], np.array(geometries, np.int64)
-            columns_here, rows_here = _select(columns, indices), [rows[i] for i in indices]
+            columns_here, rows_here = select(columns, indices), [rows[i] for i in indices]
             yield Batch(group, taken, ours, fresh, params, columns_here, rows_here, kernel, seen)
 
     def _kernel_for(
@@ -389,14 +380,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if batch.taken == path.KERNEL:
             self._kernel_step(batch, grad_scale, found_inf)
             return
-        if not batch.ours:
+        if batch.ours:
+            temporaries.step(
+                self.torch_step, batch.group, batch.taken, batch.params, batch.columns, batch.rows, found_inf,
+                self._scratch,
+            )  # fmt: skip
+        else:
             self.torch_step(batch.group, batch.taken, batch.columns, grad_scale, found_inf)
+        if not batch.may_be_known:  # the states are what they were
             self.remember(batch.params, batch.columns)
-            return
-        for indices in _at_a_time(batch.params):
-            columns = _select(batch.columns, indices)
-            self._centralized_step(batch, columns, [batch.rows[i] for i in indices], found_inf)
-            self.remember(_select([batch.params], indices)[0], columns)
 
     def _kernel_step(self, batch: "Batch", grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """One kernel for all of them. Where an infinity was found, it changes nothing."""
@@ -406,59 +398,6 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         batch.kernel.step(self.kind, batch.group, columns, batch.seen, batch.fresh, found_inf, grad_scale)
         if batch.fresh:
             self.remember(batch.params, columns)
-
-    def _centralized_step(
-        self, batch: "Batch", columns: Columns, rows: list[Row | sharded.Split], found_inf: Tensor | None
-    ) -> None:
-        """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
-        group, on_update = batch.group, batch.group["gc_on"] == "update"
-        decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
-        lend = self._lender(group)
-        stored, grads, *states = columns
-        w, g = [_widened(p, lend) for p in stored], [_widened(x, lend) for x in grads]
-        s = [[x if x is None else _widened(x, lend) for x in column] for column in states]
-        if batch.taken == path.FUSED and isinstance(rows[0], sharded.Split):  # then all are, with whatever strides
-            w = [x.contiguous() for x in w]
-            s = [[x if x is None else x.contiguous() for x in column] for column in s]
-        temporaries = [lend(p, p.dtype) for p in w]
-
-        options = group
-        if given(decay) and not decoupled:  # inside Φ, so before PyTorch would add it
-            for i, (x, p, t) in enumerate(zip(g, w, temporaries, strict=True)):
-                g[i] = _plus(-x if group["maximize"] else x, decay, p, t)
-            options = {**group, "weight_decay": 0.0, "maximize": False}
-        if not on_update:
-            g = _phi(g, rows, temporaries)
-            g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
-            self.torch_step(options, batch.taken, [w, g, *s], None, found_inf)
-        else:
-            g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
-            d = [
-                torch.zeros_like(p) if t is None else t.zero_()
-                for p, t in zip(w, [lend(p, p.dtype) for p in w], strict=True)
-            ]
-            self.torch_step({**options, "weight_decay": 0.0}, batch.taken, [d, g, *s], None, found_inf)
-            if given(decay) and decoupled:
-                factor = -_scalar(group["lr"]) * decay
-                # Where an infinity was found d is zero, and so must the decay be.
-                kept = w if found_inf is None else [torch.where(found_inf > 0, 0, p) for p in w]
-                d = [_plus(x, factor, p, t) for x, p, t in zip(d, kept, temporaries, strict=True)]
-            for p, x in zip(w, _phi(d, rows, temporaries), strict=True):
-                p.add_(x)
-
-        for narrow, wide in zip([stored, *states], [w, *s], strict=True):
-            for i, x in enumerate(wide):
-                if narrow[i] is None:
-                    narrow[i] = x if x is None else x.to(stored[i].dtype)
-                elif narrow[i] is not x:
-                    narrow[i].copy_(x)
-
-    def _lender(self, group: dict[str, Any]) -> Lender:
-        """Where temporaries come from: where autograd or a compiler is at work, every result is its own tensor."""
-        if group["differentiable"] or torch.compiler.is_compiling():
-            return lambda p, dtype: None
-        self._scratch.clear()
-        return self._scratch.like
 
     def columns(self, group: dict[str, Any]) -> Columns:
         """Parameters with a gradient, their gradients and their states, which are made where there are none."""
@@ -503,7 +442,8 @@ class Batch(NamedTuple):
 
     @property
     def may_be_known(self) -> bool:
-        if self.kernel is None or self.fresh:
+        """Whether the next step does the same with tensors like these."""
+        if self.taken not in (path.FUSED, path.KERNEL) or self.fresh:
             return False
         return all(p is local for p, local in zip(self.params, self.columns[0], strict=True))
 
@@ -529,23 +469,6 @@ def _are(some: Collection[Any], others: Collection[Any]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
-def _select(columns: Columns, indices: list[int]) -> Columns:
-    return [[column[i] for i in indices] if column else [] for column in columns]
-
-
-def _at_a_time(params: list[Tensor]) -> Iterator[list[int]]:
-    indices, size = [], 0
-    for i, p in enumerate(params):
-        limit = _AT_A_TIME.get(p.device.type, _AT_A_TIME_ELSEWHERE)
-        if indices and size + sharded.numel(p) > limit:
-            yield indices
-            indices, size = [], 0
-        indices.append(i)
-        size += sharded.numel(p)
-    if indices:
-        yield indices
-
-
 def _check_like(p: Tensor, name: str, value: Any) -> None:
     if not isinstance(value, Tensor) or (value.shape, value.dtype, value.device) != (p.shape, p.dtype, p.device):
         checks.array(TORCH, name, value)
@@ -560,49 +483,11 @@ def _unscale(grads: list[Tensor], grad_scale: Tensor, found_inf: Tensor | None) 
         grad.copy_(widen(grad) / here) if is_half(grad) else grad.div_(here)
 
 
-def _scalar(number: Any) -> Any:
-    """A tensor of one element as a 0-d tensor."""
-    return number.reshape(()) if isinstance(number, Tensor) and number.numel() == 1 else number
-
-
 def _read(number: Any) -> Any:
     """What an option must be checked for: a tensor on a CPU is read, one elsewhere would be waited for."""
     here = type(number) in (Tensor, nn.Parameter) and number.device.type == "cpu" and number.numel() == 1
     here = here and number.is_floating_point()
-    return number.item() if here and not torch.compiler.is_compiling() else _scalar(number)
-
-
-def _widened(x: Tensor, lend: Lender) -> Tensor:
-    if not is_half(x):
-        return x
-    out = lend(x, torch.float32)
-    return x.float() if out is None else out.copy_(x)
-
-
-def _plus(x: Tensor, factor: Any, w: Tensor, out: Tensor | None) -> Tensor:
-    if isinstance(factor, Tensor):
-        return torch.add(x, factor * w, out=out)
-    return torch.add(x, w, alpha=factor, out=out)
-
-
-def _phi(xs: list[Tensor], rows: list[Row | sharded.Split], outs: list[Tensor | None]) -> list[Tensor]:
-    """Φ of each, into the tensors that are given."""
-    means, centered = sharded.means(xs, rows), []
-    for i, (x, row, out) in enumerate(zip(xs, rows, outs, strict=True)):
-        if row.axes is None:
-            centered.append(x)
-        elif i in means or row.view == row.shape:
-            mean = means[i] if i in means else x.mean(row.axes, keepdim=True)
-            centered.append(torch.sub(x, mean, out=out))
-        else:
-            y = center(x.reshape(row.view), row.axes).reshape(row.shape)
-            centered.append(y if out is None else out.copy_(y))
-    return centered
-
-
-def _laid_out_like(p: Tensor, x: Tensor) -> Tensor:
-    """x with the strides of p, which PyTorch's fused step on a CPU takes for granted."""
-    return x if x.stride() == p.stride() else torch.empty_like(p).copy_(x)
+    return number.item() if here and not torch.compiler.is_compiling() else as_scalar(number)
 
 
 class SGD(CentralizingOptimizer, torch.optim.SGD):

@@ -28,9 +28,7 @@ _absent: dict[str, ImportError] = {}
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     """The page with the kernel for a group whose path is fused; None: there is none, or it cannot take the options."""
     page = KERNELS.get(device.type)
-    if page is None or group["gc_on"] is None or _has_tensor_options(group):
-        return None
-    if torch.compiler.is_compiling():
+    if page is None or group["gc_on"] is None or not sees_numbers(group):
         return None
     if page not in _loaded:
         try:
@@ -111,15 +109,15 @@ def fused_is_right(kind: str, w: Tensor, others: Sequence[Tensor], *, widened: b
     return is_dense(w)
 
 
-def _has_tensor_options(group: dict[str, Any]) -> bool:
-    """Whether an option other than lr is a tensor, which a kernel would have to read."""
+def sees_numbers(group: dict[str, Any]) -> bool:
+    """Whether the options but lr are numbers, which fused steps want, and no compiler is at work, which fuses better
+    what it can see into."""
     options = (*group.get("betas", ()), group["weight_decay"], group.get("momentum"))
-    return any(isinstance(option, Tensor) for option in options)
+    return not (torch.compiler.is_compiling() or any(isinstance(option, Tensor) for option in options))
 
 
 def _fused_is_offered(group: dict[str, Any], params: list[Tensor]) -> bool:
-    # A compiler fuses better what it can see into.
-    if torch.compiler.is_compiling() or _has_tensor_options(group):
+    if not sees_numbers(group):
         return False
     return _default_to_fused_or_foreach(params, group["differentiable"], use_fused=True)[0]
 

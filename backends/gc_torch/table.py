@@ -160,8 +160,8 @@ class Alike:
 def _looks(column: Sequence[Tensor]) -> tuple:
     return (
         set(map(type, column)) - {torch.nn.Parameter, torch.nn.Buffer, Tensor},
-        set(map(Tensor.dtype.__get__, column)),  # type: ignore[attr-defined]
-        set(map(Tensor.device.__get__, column)),  # type: ignore[attr-defined]
+        list(map(Tensor.dtype.__get__, column)),  # type: ignore[attr-defined]
+        list(map(Tensor.device.__get__, column)),  # type: ignore[attr-defined]
         list(map(Tensor.shape.__get__, column)),  # type: ignore[attr-defined]
         list(map(Tensor.stride, column)),
     )
