@@ -4,6 +4,7 @@ Peers, interleaved in one run, each with states of its own, on the same paramete
 
     torch fused, no GC             torch.optim, fused=True: what all the others are held against; and again (A/A)
     gc_torch                       with nothing asked for
+    gc_torch without Numba         the same where it is not installed
     in place, then fused           p.grad centralized where it lies, then torch.optim with fused=True
     the authors' rule              as their published optimizers write it (Yonghongwei/Gradient-Centralization): tensor
                                    by tensor, not fused, the mean over all axes but the first, in SGD and Adam of the
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -30,8 +32,10 @@ from benchmarks import harness
 from benchmarks.harness import AGAIN, Case
 from benchmarks.shapes import HYPER, MODELS, PASSES, Shape, out_first
 from benchmarks.torch_model import Model
+from gc_torch import path
 
-BASE, OURS, IN_PLACE, AUTHORS = "torch fused, no GC", "gc_torch", "in place, then fused", "the authors' rule"
+BASE, OURS, BARE = "torch fused, no GC", "gc_torch", "gc_torch without Numba"
+IN_PLACE, AUTHORS = "in place, then fused", "the authors' rule"
 NAME = "cpu_step"
 
 
@@ -85,6 +89,11 @@ def peers(model: Model, kind: str, *, all_of_them: bool = True) -> dict[str, Cal
     steps[OURS] = getattr(gct, kind)(model.module, plan=model.plan, **HYPER[kind]).step
     if all_of_them:
         after = fused()
+        bare = getattr(gct, kind)(model.module, plan=model.plan, **HYPER[kind])
+
+        def without_numba() -> None:
+            with mock.patch.dict(path.KERNELS, clear=True):
+                bare.step()
 
         @torch.no_grad()
         def in_place() -> None:
@@ -93,7 +102,7 @@ def peers(model: Model, kind: str, *, all_of_them: bool = True) -> dict[str, Cal
                     p.grad.sub_(p.grad.mean(one.axes, keepdim=True))  # type: ignore[union-attr]
             after.step()
 
-        steps |= {IN_PLACE: in_place, AUTHORS: authors(kind, model.params)}
+        steps |= {BARE: without_numba, IN_PLACE: in_place, AUTHORS: authors(kind, model.params)}
     return steps
 
 
@@ -212,7 +221,7 @@ def draw(about: dict[str, Any], cases: list[Case]) -> None:
         "tensors of 1,000": [one for one in cases if AUTHORS not in one.seconds and "of 1,000" in one.name],
     }
     picture = harness.RESULTS / f"{NAME}.svg"
-    harness.picture(picture, models, sweep, [BASE, OURS, IN_PLACE, AUTHORS], about["copy bytes a second"])
+    harness.picture(picture, models, sweep, [BASE, OURS, BARE, IN_PLACE, AUTHORS], about["copy bytes a second"])
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import from_dtype
 from torch import Tensor
@@ -43,6 +44,8 @@ LANES = 1 << 12  # of a panel, at most, unless one weight vector has more
 ALONE = 1 << 10  # lanes of a panel in one thread
 BLOCK = 1 << 17  # elements of a panel in one thread, so that its cache holds them
 PARTS = 8  # of the sums of a panel that threads share
+LINES = 4  # of 64 bytes, that are asked for together when sums of columns are formed, so many bytes ahead:
+AHEAD = 1 << 12
 
 PLAIN, MOMENTUM, NESTEROV, ADAM, AMSGRAD = range(5)  # the rules
 SIGN, L2, DECOUPLED, LR, MU, UNDAMPED, BETA1, REST1, BETA2, REST2, EPS, N_NUMBERS = range(12)
@@ -104,6 +107,20 @@ def _read(typingctx, counter):
         return builder.load_atomic(array.data, "acquire", 8)
 
     return types.int64(counter), codegen
+
+
+@intrinsic
+def _prefetch(typingctx, address):
+    """Have the memory at an address, where there may be none of ours, brought into the caches."""
+
+    def codegen(context, builder, signature, args):
+        pointer, number = builder.inttoptr(args[0], ir.IntType(8).as_pointer()), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, to every level, data
+        return context.get_dummy_value()
+
+    return types.void(address), codegen
 
 
 _yield = types.ExternalFunction("sched_yield", types.int32())
@@ -310,22 +327,21 @@ def _add(sums, x):
 
 
 @_inlined_sum
-def _add_four(sums, a, b, c, d):
-    for j in range(len(sums)):
-        sums[j] += (np.float64(a[j]) + np.float64(b[j])) + (np.float64(c[j]) + np.float64(d[j]))
+def _add_row(sums, address, offset, like):
+    # A sum waits for each of its numbers; the processor alone does not ask for enough of them ahead.
+    n, block = len(sums), LINES * 64 // like.itemsize
+    for j in range(0, n - block + 1, block):
+        for line in range(LINES):
+            _prefetch(address + (offset + j) * like.itemsize + AHEAD + 64 * line)
+        _add(sums[j : j + block], _at(address, offset + j, block, like))
+    rest = n // block * block
+    _add(sums[rest:], _at(address, offset + rest, n - rest, like))
 
 
 @_compiled
 def _add_rows(sums, address, offset, stride, rows, like):
-    n = len(sums)
-    for i in range(0, rows - 3, 4):
-        a, b = offset + i * stride, offset + (i + 2) * stride
-        _add_four(
-            sums, _at(address, a, n, like), _at(address, a + stride, n, like),
-            _at(address, b, n, like), _at(address, b + stride, n, like),
-        )  # fmt: skip
-    for i in range(rows // 4 * 4, rows):
-        _add(sums, _at(address, offset + i * stride, n, like))
+    for i in range(rows):
+        _add_row(sums, address, offset + i * stride, like)
 
 
 @_compiled
