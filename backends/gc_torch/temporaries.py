@@ -4,7 +4,7 @@ On a CPU a temporary is small enough to stay in the cache from when it is writte
 tensors are cut. Its memory is kept from step to step, since fresh pages cost more than the arithmetic.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ Rows = Sequence[Row | sharded.Split]
 # Elements of the temporaries at a time: on a CPU for its cache, elsewhere enough to keep kernels few.
 _AT_A_TIME = {"cpu": 1 << 20}
 _AT_A_TIME_ELSEWHERE = 1 << 26
+_SMALL = 1 << 14  # elements, at most, of a tensor that is centralized in one go with those that are alike
 _SHARED = 1 << 22  # elements of a tensor that is read twice, for the means and for the step, rather than cut
 _KEEP_AT_MOST = 1 << 28  # bytes of one device and dtype; beyond it, memory is given back
 
@@ -82,8 +83,9 @@ def step(
         rows: what is centralized in each.
         found_inf: of a GradScaler; where it is not 0, nothing changes.
     """
-    alone = group["differentiable"] or torch.compiler.is_compiling()  # then every result is its own tensor
-    lend: Lender = (lambda p, dtype: None) if alone else scratch.like
+    # Where autograd or a compiler is at work, every result is its own tensor.
+    alone = group["differentiable"] or torch.compiler.is_compiling()
+    lend: Lender = _lend_nothing if alone else scratch.like
     for indices in _at_a_time(params):
         some, some_rows = select(columns, indices), [rows[i] for i in indices]
         pieces, means = [some], None
@@ -124,12 +126,10 @@ def _cut(group: dict[str, Any], columns: Columns, rows: Rows) -> tuple[list[Colu
     axis = max((axis for axis in range(w.ndim) if w.size(axis) > 1), key=w.stride)
     means = None
     if row.axes is not None and axis in row.axes:
-        decay = 0.0 if group.get("decoupled_weight_decay", False) else group["weight_decay"]
-        if group["gc_on"] == "update" or (given(decay) and w.numel() <= _SHARED):
+        inside = given(_inside(group))
+        if group["gc_on"] == "update" or (inside and w.numel() <= _SHARED):
             return whole
-        means = [_mean(g, row)]
-        if given(decay):  # of what _step makes of each piece
-            means = [_plus(-means[0] if group["maximize"] else means[0], decay, _mean(w, row), None)]
+        means = [_with_decay(group, _mean(g, row), _mean(w, row) if inside else w, None)]
     most = -(-w.size(axis) // -(-w.numel() // _limit(w)))
     n = -(-w.size(axis) // most)
 
@@ -147,34 +147,29 @@ def _step(
     taken: str,
     columns: Columns,
     rows: Rows,
-    means: Sequence[Tensor | None] | None,
+    means: Sequence[Tensor] | None,
     found_inf: Tensor | None,
     lend: Lender,
 ) -> None:
     """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
-    decay, decoupled = group["weight_decay"], group.get("decoupled_weight_decay", False)
     stored, grads, *states = columns
     w, g = [_widened(p, lend) for p in stored], [_widened(x, lend) for x in grads]
     s = [[x if x is None else _widened(x, lend) for x in column] for column in states]
     if taken == path.FUSED and isinstance(rows[0], sharded.Split):  # then all are, with whatever strides
         w = [x.contiguous() for x in w]
         s = [[x if x is None else x.contiguous() for x in column] for column in s]
-    temporaries = [lend(p, p.dtype) for p in w]
 
-    options = group
-    if given(decay) and not decoupled:  # inside Φ, so before PyTorch would add it
-        g = [_plus(-x if group["maximize"] else x, decay, p, t) for x, p, t in zip(g, w, temporaries, strict=True)]
-        options = {**group, "weight_decay": 0.0, "maximize": False}
+    options = {**group, "weight_decay": 0.0, "maximize": False} if given(_inside(group)) else group
     if group["gc_on"] != "update":
-        g = _centered(g, _means(g, rows) if means is None else means, rows, temporaries)
-        g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
-        torch_step(options, taken, [w, g, *s], None, found_inf)
+        torch_step(options, taken, [w, _gradients(group, w, g, rows, means, lend), *s], None, found_inf)
     else:
-        g = [_laid_out_like(p, x) for p, x in zip(w, g, strict=True)]
+        temporaries = [lend(p, p.dtype) for p in w]
+        g = [_laid_out_like(p, _with_decay(group, x, p, t)) for x, p, t in zip(g, w, temporaries, strict=True)]
         d = [lend(p, p.dtype) for p in w]
         d = [torch.zeros_like(p) if t is None else t.zero_() for p, t in zip(w, d, strict=True)]
         torch_step({**options, "weight_decay": 0.0}, taken, [d, g, *s], None, found_inf)
-        if given(decay) and decoupled:
+        decay = group["weight_decay"]
+        if given(decay) and group.get("decoupled_weight_decay", False):
             factor = -as_scalar(group["lr"]) * decay
             # Where an infinity was found d is zero, and so must the decay be.
             kept = w if found_inf is None else [torch.where(found_inf > 0, 0, p) for p in w]
@@ -190,6 +185,62 @@ def _step(
                 narrow[i].copy_(x)
 
 
+def _gradients(
+    group: dict[str, Any],
+    w: list[Tensor],
+    g: list[Tensor],
+    rows: Rows,
+    means: Sequence[Tensor] | None,
+    lend: Lender,
+) -> list[Tensor]:
+    """Φ(g), or Φ(±g + λw), each laid out like its parameter."""
+    centered, others = list(g), []
+    for alike in [[i] for i in range(len(g))] if lend is _lend_nothing else _alike(w, rows):
+        if len(alike) == 1:
+            others += alike
+            continue
+        x = torch.stack([g[i] for i in alike])
+        if given(_inside(group)):
+            x = _with_decay(group, x, torch.stack([w[i] for i in alike]), x)
+        x.sub_(x.mean([axis + 1 for axis in rows[alike[0]].axes or ()], keepdim=True))
+        for i, one in zip(alike, x.unbind(), strict=True):
+            centered[i] = one
+    g, w, rows = [g[i] for i in others], [w[i] for i in others], [rows[i] for i in others]
+    outs = [lend(p, p.dtype) for p in w]
+    g = [_with_decay(group, x, p, out) for x, p, out in zip(g, w, outs, strict=True)]
+    g = _centered(g, _means(g, rows) if means is None else means, rows, outs)
+    for i, x, p in zip(others, g, w, strict=True):
+        centered[i] = _laid_out_like(p, x)
+    return centered
+
+
+def _alike(w: list[Tensor], rows: Rows) -> Collection[list[int]]:
+    """Which small tensors can be seen as one, by their places."""
+    found: dict[Any, list[int]] = {}
+    for i, (p, row) in enumerate(zip(w, rows, strict=True)):
+        plain = row.axes is not None and row.view == row.shape and not isinstance(row, sharded.Split)
+        small = plain and p.numel() <= _SMALL and p.is_contiguous()
+        found.setdefault((row.shape, row.axes, p.dtype, p.device) if small else i, []).append(i)
+    return found.values()
+
+
+def _inside(group: dict[str, Any]) -> Any:
+    """The decay λ that goes into Φ: the gradient is ±g + λw."""
+    return 0.0 if group.get("decoupled_weight_decay", False) else group["weight_decay"]
+
+
+def _with_decay(group: dict[str, Any], x: Tensor, w: Tensor, out: Tensor | None) -> Tensor:
+    if not given(_inside(group)):
+        return x
+    return _plus(-x if group["maximize"] else x, _inside(group), w, out)
+
+
+def _plus(x: Tensor, factor: Any, w: Tensor, out: Tensor | None) -> Tensor:
+    if isinstance(factor, Tensor):
+        return torch.add(x, factor * w, out=out)
+    return torch.add(x, w, alpha=factor, out=out)
+
+
 def _widened(x: Tensor, lend: Lender) -> Tensor:
     if not is_half(x):
         return x
@@ -197,10 +248,8 @@ def _widened(x: Tensor, lend: Lender) -> Tensor:
     return x.float() if out is None else out.copy_(x)
 
 
-def _plus(x: Tensor, factor: Any, w: Tensor, out: Tensor | None) -> Tensor:
-    if isinstance(factor, Tensor):
-        return torch.add(x, factor * w, out=out)
-    return torch.add(x, w, alpha=factor, out=out)
+def _lend_nothing(p: Tensor, dtype: torch.dtype) -> None:
+    return None
 
 
 def _means(xs: list[Tensor], rows: Rows) -> Sequence[Tensor | None]:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ import gc_torch as gct
 from gc_torch import path, temporaries
 
 from . import restatement
-from .cases import KINDS, MEMORY, PATHS, Tensors, grads
+from .cases import KINDS, MEMORY, PATHS, Tensors, as_it_is, channels_last, grads, moved, numbers
 from .test_errors import BREAKS, everything, refused, three_groups
 from .test_optimizer_rules import HALVES, OPTIONS, assert_follows, follow, follow_in_half_precision
 
@@ -148,3 +149,48 @@ def test_what_changes_between_steps_is_seen(kind):
     before = model.linear.detach().clone(), model.conv2d.detach().clone()
     optimizer.step()
     assert torch.equal(model.linear, before[0]) and not torch.equal(model.conv2d, before[1])
+
+
+# ---- Small tensors that are alike
+
+
+ALIKE = [(3, 4), (2, 3, 2, 2), (3, 4), (5,), (3, 4), (2, 3, 2, 2), (4, 3)]
+
+
+def follow_alike(kind, options, memory=as_it_is):
+    params = [torch.nn.Parameter(memory(numbers(shape, i))) for i, shape in enumerate(ALIKE)]
+    views = {str(i): (s, tuple(range(1, len(s))) if len(s) > 1 else None) for i, s in enumerate(ALIKE)}
+    start = {str(i): p.detach().numpy().copy() for i, p in enumerate(params)}
+    expected = restatement.Run(kind, start, views, lr=0.1, **options)
+    optimizer = getattr(gct, kind)(params, lr=0.1, **options)
+    for step in range(3):
+        for i, p in enumerate(params):
+            p.grad = memory(numbers(p.shape, 100 * step + i))
+        expected.step({str(i): p.grad.numpy() for i, p in enumerate(params)})
+        kept = [p.grad.clone() for p in params]
+        optimizer.step()
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(params, kept, strict=True))
+    for i, p in enumerate(params):
+        np.testing.assert_allclose(p.detach().numpy(), expected.params[str(i)], 0, 1e-12)
+
+
+@pytest.mark.parametrize("gc_on", ["gradient", "update"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_tensors_that_are_alike(kind, gc_on, monkeypatch):
+    monkeypatch.setattr(temporaries, "_AT_A_TIME", {"cpu": 1000})
+    for options, maximize, memory in itertools.product(OPTIONS[kind], (False, True), (as_it_is, moved, channels_last)):
+        follow_alike(kind, {**options, "maximize": maximize, "gc_on": gc_on}, memory)
+
+
+def test_they_are_seen_as_one_and_a_wrong_axis_is_noticed(monkeypatch):
+    monkeypatch.setattr(temporaries, "_AT_A_TIME", {"cpu": 1000})
+    stacked, stack = [], torch.stack
+
+    def on_the_wrong_side(tensors):
+        stacked.append(len(tensors))
+        return stack(tensors, 1).transpose(0, 1).flip(0)
+
+    monkeypatch.setattr(torch, "stack", on_the_wrong_side)
+    with pytest.raises(AssertionError):
+        follow_alike("SGD", {"gc_on": "gradient"})
+    assert stacked[:2] == [3, 2]
