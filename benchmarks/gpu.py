@@ -356,7 +356,7 @@ def draw(run: Run) -> str:
     copy = run.results["speed"]["torch"]["notes"]["copy bytes a second"]
     file = run.folder / f"gpu-{run.slug}.png"
     peers = ["torch fused, no GC", "gc_torch", "gc_torch, update"]
-    picture(file, models, {"size": sweep}, peers, copy)
+    picture(file, models, {"size": sweep}, peers, ("copy", copy))
     return str(file)
 
 

@@ -181,15 +181,17 @@ def show(title: str, cases: Iterable[Case]) -> None:
     Console(width=130).print(table)
 
 
-def picture(path: Path, models: list[Case], sweep: Mapping[str, list[Case]], peers: list[str], ceiling: float) -> None:
-    """Left: ratios to the base by workload. Right: bytes a second by size, below what a copy reaches.
+def picture(
+    path: Path, models: list[Case], sweep: Mapping[str, list[Case]], peers: list[str], ceiling: tuple[str, float]
+) -> None:
+    """Left: ratios to the base by workload. Right: bytes a second by size, below what the plainest operation reaches.
 
     Args:
         path: of the picture.
         models: cases for the bars.
         sweep: cases by what varies ("parameters"), for the lines; drawn over `numbers`.
         peers: those to draw.
-        ceiling: bytes a second of a copy.
+        ceiling: the name of that operation, and its bytes a second.
     """
     import matplotlib
 
@@ -225,7 +227,7 @@ def picture(path: Path, models: list[Case], sweep: Mapping[str, list[Case]], pee
                     [case.floor / case.median(peer) / 1e9 for case in there],
                     style, marker="o", markersize=3, color=colors[peer], label=f"{peer}, {what}",
                 )  # fmt: skip
-    lines.axhline(ceiling / 1e9, color="black", linewidth=0.8, linestyle="--", label="copy")
+    lines.axhline(ceiling[1] / 1e9, color="black", linewidth=0.8, linestyle="--", label=ceiling[0])
     lines.set_xscale("log")
     lines.set_ylim(bottom=0)
     lines.set_xlabel("parameters")
