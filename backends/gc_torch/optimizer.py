@@ -346,15 +346,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             found.setdefault((ours, fresh and taken == path.FUSED, taken, split), []).append(i)
         for (ours, fresh, taken, alike), indices in found.items():
             (params,) = select([whole], indices)
-            kernel, seen = None, None
+            steps, seen = temporaries.Steps(self._scratch) if ours else None, None
             if taken == path.KERNEL:
                 geometries = [self._geometries[p][1] for p in params]
                 key = (index, *alike, tuple(geometries))  # fresh or not: the second may be captured
                 if key not in self._kernels:
                     self._kernels[key] = cast(Any, path.kernels(group, params[0].device)).Steps()
-                kernel, seen = self._kernels[key], np.array(geometries, np.int64)
+                steps, seen = self._kernels[key], np.array(geometries, np.int64)
             columns_here, rows_here = select(columns, indices), [rows[i] for i in indices]
-            yield Batch(group, taken, ours, fresh, params, columns_here, rows_here, kernel, seen)
+            yield Batch(group, taken, ours, fresh, params, columns_here, rows_here, steps, seen)
 
     def _kernel_for(
         self, group: dict[str, Any], p: Tensor, local: Tensor, row: Row | None, grad: Tensor, states: Sequence[Any]
@@ -381,10 +381,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             self._kernel_step(batch, grad_scale, found_inf)
             return
         if batch.ours:
-            temporaries.step(
-                self.torch_step, batch.group, batch.taken, batch.params, batch.columns, batch.rows, found_inf,
-                self._scratch,
-            )  # fmt: skip
+            batch.steps.step(
+                self.torch_step, batch.group, batch.taken, batch.params, batch.columns, batch.rows, found_inf
+            )
         else:
             self.torch_step(batch.group, batch.taken, batch.columns, grad_scale, found_inf)
         if not batch.may_be_known:  # the states are what they were
@@ -395,7 +394,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         columns = batch.columns
         if batch.fresh:  # zeros, for a step that finds an infinity leaves them
             columns = [*columns[:2], [torch.zeros_like(p) for p in columns[0]], *columns[3:]]
-        batch.kernel.step(self.kind, batch.group, columns, batch.seen, batch.fresh, found_inf, grad_scale)
+        batch.steps.step(self.kind, batch.group, columns, batch.seen, batch.fresh, found_inf, grad_scale)
         if batch.fresh:
             self.remember(batch.params, columns)
 
@@ -437,8 +436,8 @@ class Batch(NamedTuple):
     params: list[Tensor]
     columns: Columns  # of DTensors what this device holds
     rows: list[Row | sharded.Split]
-    kernel: Any = None  # the `Steps` of a kernel's page, and
-    seen: Any = None  # how it sees the parameters
+    steps: Any = None  # the `Steps` of a kernel's page, or of `temporaries`; None: PyTorch's own alone
+    seen: Any = None  # how a kernel sees the parameters
 
     @property
     def may_be_known(self) -> bool:

@@ -1,11 +1,12 @@
 """PyTorch's own steps with GC: they are given temporaries, so that a gradient with GC is nowhere stored for long.
 
-On a CPU a temporary is small enough to stay in the cache from when it is written until the step has read it: large
-tensors are cut. Its memory is kept from step to step, since fresh pages cost more than the arithmetic.
+Parameters are taken piece by piece. On a CPU the temporaries of a piece stay in the cache from when they are written
+until the step has read them: small tensors share a piece, large ones are cut. Their memory is kept from step to step,
+since fresh pages cost more than the arithmetic.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ Columns = list[list[Any]]  # parameters, gradients, and the states of the step, 
 Lender = Callable[[Tensor, torch.dtype], Tensor | None]
 Rows = Sequence[Row | sharded.Split]
 
-# Elements of the temporaries at a time: on a CPU for its cache, elsewhere enough to keep kernels few.
+# Elements of a piece: on a CPU for its cache, elsewhere enough to keep kernels few.
 _AT_A_TIME = {"cpu": 1 << 20}
 _AT_A_TIME_ELSEWHERE = 1 << 26
 _SMALL = 1 << 14  # elements, at most, of a tensor that is centralized in one go with those that are alike
@@ -43,17 +44,19 @@ class Scratch:
             return torch.empty_like(p, dtype=dtype, requires_grad=False)
         return flat[start : start + p.numel()].as_strided(p.shape, p.stride())
 
+    def reserve(self, device: torch.device, dtype: torch.dtype, n: int) -> bool:
+        """Whether memory for n elements is kept, now if not before. It is on a CPU, if it is not very much."""
+        flat = self._flat.get((device, dtype))
+        if device.type != "cpu" or n * dtype.itemsize > _KEEP_AT_MOST:
+            return False
+        if flat is None or flat.numel() < n:
+            self._flat[device, dtype] = torch.empty(n, dtype=dtype, device=device)
+        return True
+
     def clear(self) -> None:
         """Take back what was handed out, and keep as much for the next time."""
-        for key, used in self._used.items():
-            device, dtype = key
-            flat = self._flat.get(key)
-            if (
-                device.type == "cpu"
-                and used * dtype.itemsize <= _KEEP_AT_MOST
-                and (flat is None or flat.numel() < used)
-            ):
-                self._flat[key] = torch.empty(used, dtype=dtype, device=device)
+        for (device, dtype), used in self._used.items():
+            self.reserve(device, dtype, used)
         self._used.clear()
 
 
@@ -62,41 +65,106 @@ def select(columns: Columns, indices: Sequence[int]) -> Columns:
     return [[column[i] for i in indices] if column else [] for column in columns]
 
 
-def step(
-    torch_step: Callable[..., None],
-    group: dict[str, Any],
-    taken: str,
-    params: list[Tensor],
-    columns: Columns,
-    rows: Rows,
-    found_inf: Tensor | None,
-    scratch: Scratch,
-) -> None:
-    """One step with GC of the parameters of a group. States that are made by the step are put into the columns.
+class Piece(NamedTuple):
+    """What goes through a step at once: whole parameters, or a part of one."""
+
+    indices: list[int]  # of the parameters
+    stored: Columns  # parameters, and states
+    rows: Rows
+    half: bool  # whether any is to be computed in float32
+    cut: tuple[int, int, int] | None  # of a part: axis, start and size
+    across: bool  # a part along a fan-in axis, which does not show the means
+    counts: list[tuple[Tensor, Tensor]]  # of a part: its own counts of steps, and those that they follow
+    alike: list[list[int]]  # small tensors that are centralized as one, by their places here
+    others: list[int]
+    outs: Sequence[Tensor] = ()  # temporaries for these, if there is memory that is kept
+
+
+class Steps:
+    """Steps with GC of the same parameters, one after another: what pieces they are taken in is found once.
 
     Args:
-        torch_step: PyTorch's step, a function of (group, taken, columns, grad_scale, found_inf).
-        group: the options.
-        taken: the path, one of PyTorch's.
-        params: the parameters; DTensors where they are split over devices.
-        columns: what this device holds of the parameters, of their gradients and states, and Adam's steps.
-        rows: what is centralized in each.
-        found_inf: of a GradScaler; where it is not 0, nothing changes.
+        scratch: where temporaries come from.
     """
-    # Where autograd or a compiler is at work, every result is its own tensor.
-    alone = group["differentiable"] or torch.compiler.is_compiling()
-    lend: Lender = _lend_nothing if alone else scratch.like
+
+    def __init__(self, scratch: Scratch):
+        self._scratch = scratch
+        self._pieces: list[Piece] = []
+        self._addresses: list[int] | None = None
+
+    def step(
+        self,
+        torch_step: Callable[..., None],
+        group: dict[str, Any],
+        taken: str,
+        params: list[Tensor],
+        columns: Columns,
+        rows: Rows,
+        found_inf: Tensor | None,
+    ) -> None:
+        """One step. States that are made by it are put into the columns.
+
+        Args:
+            torch_step: PyTorch's step, a function of (group, taken, columns, grad_scale, found_inf).
+            group: the options.
+            taken: the path, one of PyTorch's.
+            params: the parameters; DTensors where they are split over devices.
+            columns: what this device holds of the parameters, of their gradients and states, and Adam's steps.
+            rows: what is centralized in each.
+            found_inf: of a GradScaler; where it is not 0, nothing changes.
+        """
+        w, grads, *states = columns
+        stored = [w, *states]
+        fresh = any(x is None for column in states for x in column)
+        # Where autograd or a compiler is at work, every result is its own tensor.
+        scratch = None if group["differentiable"] or torch.compiler.is_compiling() else self._scratch
+        addresses = None if scratch is None or fresh else [x.data_ptr() for column in stored for x in column]
+        if addresses is None or addresses != self._addresses:
+            whole = addresses is None or taken != path.FUSED
+            self._pieces = list(_pieces(group, params, stored, rows, whole, scratch is not None))
+            if scratch is not None and group["gc_on"] != "update":
+                self._pieces = _with_outs(self._pieces, scratch)
+            self._addresses = addresses
+        for piece in self._pieces:  # before the first of its parts counts
+            for own, count in piece.counts:
+                own.copy_(count)
+        means = None
+        for piece in self._pieces:
+            g = [grads[i] for i in piece.indices]
+            if piece.cut is not None:
+                if not piece.across:
+                    means = None
+                elif piece.cut[1] == 0:
+                    means = [_mean_of_sum(group, g[0], w[piece.indices[0]], piece.rows[0])]
+                g = [g[0].narrow(*piece.cut)]
+            if scratch is not None:
+                scratch.clear()
+            _step(torch_step, group, taken, piece, g, means if piece.across else None, found_inf, scratch)
+            if fresh:
+                for column, made in zip(states, piece.stored[1:], strict=True):
+                    for i, x in zip(piece.indices, made, strict=False):
+                        column[i] = x
+
+
+def _pieces(
+    group: dict[str, Any], params: list[Tensor], stored: Columns, rows: Rows, whole: bool, together: bool
+) -> Iterator[Piece]:
+    """All of them, in order. `whole`: no parameter is cut. `together`: small ones that are alike go as one."""
     for indices in _at_a_time(params):
-        some, some_rows = select(columns, indices), [rows[i] for i in indices]
-        pieces, means = [some], None
-        if taken == path.FUSED and not alone and len(indices) == 1 and some[0][0].numel() > _limit(some[0][0]):
-            pieces, means = _cut(group, some, some_rows)
-        for piece in pieces:
-            scratch.clear()
-            _step(torch_step, group, taken, piece, some_rows, means, found_inf, lend)
-        for column, after in zip(columns, pieces[0] if len(pieces) == 1 else [], strict=False):
-            for i, x in zip(indices, after, strict=False):
-                column[i] = x
+        some, some_rows = select(stored, indices), [rows[i] for i in indices]
+        cuts = [] if whole or len(indices) > 1 else _cuts(group, some[0][0], some_rows[0])
+        for cut in cuts or [None]:
+            part, counts = some, []
+            if cut is not None:
+                # Each part counts Adam's step, the first one in the state itself.
+                shape = some[0][0].shape
+                part = [[x.narrow(*cut) if x.shape == shape else x.clone() if cut[1] else x for x in c] for c in some]
+                counts = [(x, y) for xs, ys in zip(part, some, strict=True) for x, y in zip(xs, ys, strict=True)]
+                counts = [(x, y) for x, y in counts if y.shape != shape and x is not y]
+            w = part[0]
+            alike, others = _alike(w, some_rows) if together else ([], list(range(len(w))))
+            across = cut is not None and cut[0] in (some_rows[0].axes or ())
+            yield Piece(indices, part, some_rows, any(map(is_half, w)), cut, across, counts, alike, others)
 
 
 def _at_a_time(params: list[Tensor]) -> Iterator[list[int]]:
@@ -115,53 +183,58 @@ def _limit(p: Tensor) -> int:
     return _AT_A_TIME.get(p.device.type, _AT_A_TIME_ELSEWHERE)
 
 
-def _cut(group: dict[str, Any], columns: Columns, rows: Rows) -> tuple[list[Columns], Sequence[Tensor] | None]:
-    """A large tensor in pieces, which lie one after another in memory, and the means, where a piece does not show them.
-    A single piece if it cannot be cut."""
-    (w,), (g,), *states = columns
-    (row,) = rows
-    whole = [columns], None
-    if isinstance(row, sharded.Split) or row.view != row.shape or any(x is None for column in states for x in column):
-        return whole
+def _cuts(group: dict[str, Any], w: Tensor, row: Row | sharded.Split) -> list[tuple[int, int, int]]:
+    """Where to cut a large parameter, so that its parts lie one after another in memory; empty: it stays whole."""
+    if w.numel() <= _limit(w) or isinstance(row, sharded.Split) or row.view != row.shape:
+        return []
     axis = max((axis for axis in range(w.ndim) if w.size(axis) > 1), key=w.stride)
-    means = None
-    if row.axes is not None and axis in row.axes:
-        inside = given(_inside(group))
-        if group["gc_on"] == "update" or (inside and w.numel() <= _SHARED):
-            return whole
-        means = [_with_decay(group, _mean(g, row), _mean(w, row) if inside else w, None)]
-    most = -(-w.size(axis) // -(-w.numel() // _limit(w)))
-    n = -(-w.size(axis) // most)
+    if axis in (row.axes or ()) and (group["gc_on"] == "update" or (given(_inside(group)) and w.numel() <= _SHARED)):
+        return []
+    n = w.size(axis)
+    most = -(-n // -(-w.numel() // _limit(w)))
+    return [(axis, start, min(most, n - start)) for start in range(0, n, most)]
 
-    def cut(x: Tensor) -> Sequence[Tensor]:
-        # Every piece counts Adam's step, from the same number.
-        return x.split(most, axis) if x.shape == w.shape else [x, *(x.clone() for _ in range(n - 1))]
 
-    cuts = [[cut(x) for x in column] for column in columns]
-    return [[[x[i] for x in column] for column in cuts] for i in range(n)], means
+def _with_outs(pieces: list[Piece], scratch: Scratch) -> list[Piece]:
+    """The pieces with their temporaries, which are all in the same memory; without, if there is none that is kept."""
+    likes = [[piece.stored[0][i] for i in piece.others] for piece in pieces]
+    first = next((p for like in likes for p in like), None)
+    alike = all(p.dtype == first.dtype and p.device == first.device for like in likes for p in like)  # type: ignore
+    if first is None or not alike or is_half(first) or not all(is_dense(p) for like in likes for p in like):
+        return pieces
+    if not scratch.reserve(first.device, first.dtype, max(sum(-(-p.numel() // 16) * 16 for p in x) for x in likes)):
+        return pieces
+    found = []
+    for piece, like in zip(pieces, likes, strict=True):
+        scratch.clear()
+        found.append(piece._replace(outs=[scratch.like(p, p.dtype) for p in like]))
+    return found
 
 
 def _step(
     torch_step: Callable[..., None],
     group: dict[str, Any],
     taken: str,
-    columns: Columns,
-    rows: Rows,
+    piece: Piece,
+    g: list[Tensor],
     means: Sequence[Tensor] | None,
     found_inf: Tensor | None,
-    lend: Lender,
+    scratch: Scratch | None,
 ) -> None:
     """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
-    stored, grads, *states = columns
-    w, g = [_widened(p, lend) for p in stored], [_widened(x, lend) for x in grads]
-    s = [[x if x is None else _widened(x, lend) for x in column] for column in states]
+    rows, (w, *s), copied = piece.rows, piece.stored, piece.half
+    lend: Lender = _lend_nothing if scratch is None else scratch.like
+    if piece.half:
+        w, g = [_widened(p, lend) for p in w], [_widened(x, lend) for x in g]
+        s = [[x if x is None else _widened(x, lend) for x in column] for column in s]
     if taken == path.FUSED and isinstance(rows[0], sharded.Split):  # then all are, with whatever strides
-        w = [x.contiguous() for x in w]
+        w, copied = [x.contiguous() for x in w], True
         s = [[x if x is None else x.contiguous() for x in column] for column in s]
 
     options = {**group, "weight_decay": 0.0, "maximize": False} if given(_inside(group)) else group
     if group["gc_on"] != "update":
-        torch_step(options, taken, [w, _gradients(group, w, g, rows, means, lend), *s], None, found_inf)
+        g = _gradients(group, w, g, piece, means, lend)
+        torch_step(options, taken, [w, g, *s], None, found_inf)
     else:
         temporaries = [lend(p, p.dtype) for p in w]
         g = [_laid_out_like(p, _with_decay(group, x, p, t)) for x, p, t in zip(g, w, temporaries, strict=True)]
@@ -177,10 +250,10 @@ def _step(
         for p, x in zip(w, _centered(d, _means(d, rows), rows, temporaries), strict=True):
             p.add_(x)
 
-    for narrow, wide in zip([stored, *states], [w, *s], strict=True):
+    for narrow, wide in zip(piece.stored, [w, *s], strict=True) if copied else ():
         for i, x in enumerate(wide):
             if narrow[i] is None:
-                narrow[i] = x if x is None else x.to(stored[i].dtype)
+                narrow[i] = x if x is None else x.to(piece.stored[0][i].dtype)
             elif narrow[i] is not x:
                 narrow[i].copy_(x)
 
@@ -189,39 +262,43 @@ def _gradients(
     group: dict[str, Any],
     w: list[Tensor],
     g: list[Tensor],
-    rows: Rows,
+    piece: Piece,
     means: Sequence[Tensor] | None,
     lend: Lender,
 ) -> list[Tensor]:
     """Φ(g), or Φ(±g + λw), each laid out like its parameter."""
-    centered, others = list(g), []
-    for alike in [[i] for i in range(len(g))] if lend is _lend_nothing else _alike(w, rows):
-        if len(alike) == 1:
-            others += alike
-            continue
+    centered = list(g)
+    for alike in piece.alike:
         x = torch.stack([g[i] for i in alike])
         if given(_inside(group)):
             x = _with_decay(group, x, torch.stack([w[i] for i in alike]), x)
-        x.sub_(x.mean([axis + 1 for axis in rows[alike[0]].axes or ()], keepdim=True))
+        x.sub_(x.mean([axis + 1 for axis in piece.rows[alike[0]].axes or ()], keepdim=True))
         for i, one in zip(alike, x.unbind(), strict=True):
             centered[i] = one
-    g, w, rows = [g[i] for i in others], [w[i] for i in others], [rows[i] for i in others]
-    outs = [lend(p, p.dtype) for p in w]
+    g, w, rows = [g[i] for i in piece.others], [w[i] for i in piece.others], [piece.rows[i] for i in piece.others]
+    outs = piece.outs or [lend(p, p.dtype) for p in w]
     g = [_with_decay(group, x, p, out) for x, p, out in zip(g, w, outs, strict=True)]
     g = _centered(g, _means(g, rows) if means is None else means, rows, outs)
-    for i, x, p in zip(others, g, w, strict=True):
+    for i, x, p in zip(piece.others, g, w, strict=True):
         centered[i] = _laid_out_like(p, x)
     return centered
 
 
-def _alike(w: list[Tensor], rows: Rows) -> Collection[list[int]]:
-    """Which small tensors can be seen as one, by their places."""
+def _alike(w: list[Tensor], rows: Rows) -> tuple[list[list[int]], list[int]]:
+    """Which small tensors can be seen as one, and the others, by their places."""
     found: dict[Any, list[int]] = {}
     for i, (p, row) in enumerate(zip(w, rows, strict=True)):
         plain = row.axes is not None and row.view == row.shape and not isinstance(row, sharded.Split)
         small = plain and p.numel() <= _SMALL and p.is_contiguous()
-        found.setdefault((row.shape, row.axes, p.dtype, p.device) if small else i, []).append(i)
-    return found.values()
+        dtype = torch.float32 if is_half(p) else p.dtype
+        found.setdefault((p.shape, row.axes, dtype, p.device) if small else i, []).append(i)
+    alike = [places for places in found.values() if len(places) > 1]
+    return alike, [places[0] for places in found.values() if len(places) == 1]
+
+
+def _mean_of_sum(group: dict[str, Any], g: Tensor, w: Tensor, row: Row | sharded.Split) -> Tensor:
+    """The means of ±g + λw, which are ±mean(g) + λ mean(w)."""
+    return _with_decay(group, _mean(g, row), _mean(w, row) if given(_inside(group)) else w, None)
 
 
 def _inside(group: dict[str, Any]) -> Any:

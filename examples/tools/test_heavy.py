@@ -108,6 +108,7 @@ parameters = dict(model.named_parameters())
 moments = [(optimizer.state[parameters[row.name]]["exp_avg"].full_tensor(), row.axes) for row in rows]
 weights = {name: p.full_tensor() for name, p in parameters.items()}
 torch.save({"weights": weights, "moments": moments}, sys.argv[1])
+torch.distributed.destroy_process_group()  # else its threads may outlive the interpreter
 """
 
 

@@ -42,7 +42,12 @@ def test_half_precision(kind, dtype):
 def test_tensors_are_cut(monkeypatch):
     sizes = []
     step = temporaries._step
-    monkeypatch.setattr(temporaries, "_step", lambda *args: (sizes.append([p.shape for p in args[3][0]]), step(*args)))
+
+    def noted(*args):
+        sizes.append([p.shape for p in args[3].stored[0]])
+        step(*args)
+
+    monkeypatch.setattr(temporaries, "_step", noted)
     p = torch.nn.Parameter(torch.ones(3, 4))
     optimizer = gct.Adam([p])
     for _ in range(2):
@@ -51,13 +56,25 @@ def test_tensors_are_cut(monkeypatch):
     assert sizes == [[(1, 4)]] * 6 and optimizer.state[p]["step"] == 2
 
 
+def test_a_count_of_steps_that_is_changed_is_that_of_all_parts():
+    params = [torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
+    optimizers = [gct.Adam(params[:1], lr=0.1), gct.Adam(params[1:], lr=0.1, foreach=False)]
+    for step in range(4):
+        for p, optimizer in zip(params, optimizers, strict=True):
+            p.grad = numbers((3, 4), step).float()
+            if step == 2:
+                optimizer.state[p]["step"].fill_(50)
+            optimizer.step()
+    torch.testing.assert_close(params[0], params[1], rtol=0, atol=1e-6)
+
+
 def without_clones(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "clone", lambda x: x)
 
 
 def means_of_pieces(monkeypatch):
-    cut = temporaries._cut
-    monkeypatch.setattr(temporaries, "_cut", lambda *args: (cut(*args)[0], None))
+    pieces = temporaries._pieces
+    monkeypatch.setattr(temporaries, "_pieces", lambda *args: [piece._replace(across=False) for piece in pieces(*args)])
 
 
 def decay_of_pieces(monkeypatch):
@@ -107,8 +124,7 @@ def test_one_bad_tensor_changes_nothing(kind, spoil):
     assert everything(optimizer) == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_changes_between_steps_is_seen(kind):
+def follow_changes(kind):
     """A parameter and a state in other memory, of other strides, an option, a gradient that is missing."""
     model = Tensors()
     options = {**OPTIONS[kind][-1], "lr": 0.1, "gc_on": "gradient"}
@@ -149,6 +165,18 @@ def test_what_changes_between_steps_is_seen(kind):
     before = model.linear.detach().clone(), model.conv2d.detach().clone()
     optimizer.step()
     assert torch.equal(model.linear, before[0]) and not torch.equal(model.conv2d, before[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_changes_between_steps_is_seen(kind):
+    follow_changes(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_on_the_memory_of_the_step_before_is_noticed(kind, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "data_ptr", lambda x: 0)
+    with pytest.raises(AssertionError, match="after"):
+        follow_changes(kind)
 
 
 # ---- Small tensors that are alike
