@@ -22,10 +22,11 @@ import math
 import os
 from typing import Any
 
+import numba  # first: where it is absent, this is the name to install
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import from_dtype
@@ -64,13 +65,13 @@ _HALF = np.zeros(0, np.uint16)  # bfloat16, of which Numba knows nothing
 # Only sums may be reordered, once and for all when they are compiled. NaN and infinity keep their meaning everywhere.
 _options: dict[str, Any] = dict(nogil=True, error_model="numpy")
 _inner = dict(_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_compiled = njit(**_inner, fastmath={"contract"})
-_compiled_sum = njit(**_inner, fastmath={"contract", "reassoc"})
+_compiled = numba.njit(**_inner, fastmath={"contract"})
+_compiled_sum = numba.njit(**_inner, fastmath={"contract", "reassoc"})
 # The call itself would be a tenth of a call for every row of some hundred numbers. What is pasted is, to Numba, part of
 # its caller, and is not compiled on its own.
-_pasted = njit(**_inner, inline="always")
-_inlined = njit(**_inner, fastmath={"contract"}, forceinline=True)
-_inlined_sum = njit(**_inner, fastmath={"contract", "reassoc"}, forceinline=True)
+_pasted = numba.njit(**_inner, inline="always")
+_inlined = numba.njit(**_inner, fastmath={"contract"}, forceinline=True)
+_inlined_sum = numba.njit(**_inner, fastmath={"contract", "reassoc"}, forceinline=True)
 
 
 @intrinsic

@@ -316,7 +316,7 @@ assert "gc_torch.kernels_cpu" not in sys.modules
 assert torch.equal(p[:, 0], torch.full((400,), 249.5))
 print("path: fused (pip install numba would make it faster)" in repr(optimizer))
 """
-    assert run("import sys\nsys.modules['numba'] = None\n" + STEP + code) == ["True"]
+    assert run("import sys\nsys.modules['numba'] = sys.modules['llvmlite'] = None\n" + STEP + code) == ["True"]
 
 
 def test_numba_is_not_imported_before_it_is_needed():
