@@ -2,7 +2,8 @@
 
 Read in this order: `operator` (what is subtracted), `sgdm` and `adam` (the updates), `optimizer` (the updates over a
 dict of arrays), `theory` (each statement of the paper, to try). The rules that all packages share stand in `layouts`
-(which axes), `plan` (what is done to each parameter of a model) and `checks` (arguments and their errors).
+(which axes), `plan` (what is done to each parameter of a model), `reasons` (why) and `checks` (arguments and their
+errors).
 """
 
 from gc_core import theory
@@ -12,6 +13,7 @@ from gc_core.layouts import View, fan_in_axes
 from gc_core.operator import centralize, projection_matrix
 from gc_core.optimizer import SGD, Adam, AdamW
 from gc_core.plan import Plan, Row
+from gc_core.reasons import GCWarning, Reason, Why
 from gc_core.sgdm import SGDMState, sgdm_init, sgdm_update
 
 __version__ = "0.1.0"
@@ -21,10 +23,13 @@ __all__ = [
     "Adam",
     "AdamState",
     "AdamW",
+    "GCWarning",
     "Plan",
+    "Reason",
     "Row",
     "SGDMState",
     "View",
+    "Why",
     "adam_init",
     "adam_update",
     "centralize",

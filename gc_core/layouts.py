@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from gc_core import checks
+from gc_core.reasons import Reason, Why
 
 
 class View(NamedTuple):
@@ -24,23 +25,22 @@ class View(NamedTuple):
     why: str = ""
 
 
-FAN_IN_ONE = "one weight per output: GC would freeze it"
-
 # Why a tensor is left alone.
-BIAS = "bias"
-NORM = "normalization scale or shift"
-EMBEDDING = "embedding: looked up, not summed over"
-POSITION = "position embedding: added to the input"
-TOKEN = "token: part of the input"
-RELATIVE_POSITION = "relative-position table: looked up"
-BIAS_KV = "extra key or value: part of the input"
-ACTIVATION = "slope of an activation"
-LAYER_SCALE = "layer scale: one number per channel"
-MAGNITUDE = "magnitude of weight normalization"
-ORTHOGONAL = "orthogonal parametrization"
-PARAMETRIZED = "unknown parametrization: override if it is the weight"
-SHARED_TABLE = "shared with an embedding"
-UNKNOWN = "unknown module, left alone: override if it is a weight"
+FAN_IN_ONE = Why(Reason.FAN_IN_ONE)
+BIAS = Why(Reason.BIAS)
+NORM = Why(Reason.NORM)
+EMBEDDING = Why(Reason.EMBEDDING)
+POSITION = Why(Reason.POSITION)
+TOKEN = Why(Reason.TOKEN)
+RELATIVE_POSITION = Why(Reason.RELATIVE_POSITION)
+BIAS_KV = Why(Reason.BIAS_KV)
+ACTIVATION = Why(Reason.ACTIVATION)
+LAYER_SCALE = Why(Reason.LAYER_SCALE)
+MAGNITUDE = Why(Reason.MAGNITUDE)
+ORTHOGONAL = Why(Reason.ORTHOGONAL)
+PARAMETRIZED = Why(Reason.PARAMETRIZED)
+SHARED_TABLE = Why(Reason.SHARED_TABLE)
+UNKNOWN = Why(Reason.UNKNOWN)
 
 
 def left_alone(shape: Sequence[int], why: str) -> View:
@@ -59,18 +59,22 @@ def weight(shape: Sequence[int], axes: Sequence[int], why: str, *, stored: Seque
     return View(tuple(shape), tuple(axes), why)
 
 
+def _stored(how: str) -> Why:
+    return Why(Reason.STORED, stored=how)
+
+
 def out_first(shape: Sequence[int]) -> View:
     """(out, in, k…): PyTorch and Equinox, also transposed convolutions of Equinox."""
     if len(shape) < 2:
         return left_alone(shape, BIAS)
-    return weight(shape, range(1, len(shape)), "stored (out, in…)")
+    return weight(shape, range(1, len(shape)), _stored("(out, in…)"))
 
 
 def out_last(shape: Sequence[int]) -> View:
     """(k…, in, out): Flax, Keras, Haiku; `transformers`' Conv1D, which is a Linear stored (in, out)."""
     if len(shape) < 2:
         return left_alone(shape, BIAS)
-    return weight(shape, range(len(shape) - 1), "stored (…in, out)")
+    return weight(shape, range(len(shape) - 1), _stored("(…in, out)"))
 
 
 def in_out(shape: Sequence[int], groups: int = 1) -> View:
@@ -82,7 +86,7 @@ def in_out(shape: Sequence[int], groups: int = 1) -> View:
     >>> in_out((8, 3, 2, 2), groups=4)[:2]
     ((4, 2, 3, 2, 2), (1, 3, 4))
     """
-    why = "stored (in, out/groups, k…)"
+    why = _stored("(in, out/groups, k…)")
     if groups == 1:
         return weight(shape, (0, *range(2, len(shape))), why)
     seen = (groups, shape[0] // groups, *shape[1:])
@@ -92,22 +96,22 @@ def in_out(shape: Sequence[int], groups: int = 1) -> View:
 def out_before_last(shape: Sequence[int]) -> View:
     """(k…, out, in): transposed convolutions of Keras and Haiku; of Flax with `transpose_kernel`."""
     ndim = len(shape)
-    return weight(shape, (*range(ndim - 2), ndim - 1), "stored (k…, out, in)")
+    return weight(shape, (*range(ndim - 2), ndim - 1), _stored("(k…, out, in)"))
 
 
 def depthwise(shape: Sequence[int]) -> View:
     """(k…, C, multiplier): depthwise convolutions of Keras, where each channel is a unit of its own."""
-    return weight(shape, range(len(shape) - 2), "stored (k…, channels, multiplier)")
+    return weight(shape, range(len(shape) - 2), _stored("(k…, channels, multiplier)"))
 
 
 def heads_out(shape: Sequence[int]) -> View:
     """(in, heads, head_dim): the query, key and value kernels of Flax attention."""
-    return weight(shape, (0,), "stored (in, heads, head_dim)")
+    return weight(shape, (0,), _stored("(in, heads, head_dim)"))
 
 
 def heads_in(shape: Sequence[int]) -> View:
     """(heads, head_dim, out): the out kernel of Flax attention."""
-    return weight(shape, (0, 1), "stored (heads, head_dim, out)")
+    return weight(shape, (0, 1), _stored("(heads, head_dim, out)"))
 
 
 def stacked(rule: Callable[[Sequence[int]], View], shape: Sequence[int], stack: int = 1) -> View:
@@ -118,7 +122,7 @@ def stacked(rule: Callable[[Sequence[int]], View], shape: Sequence[int], stack: 
     """
     one = rule(shape[stack:])
     axes = None if one.axes is None else tuple(axis + stack for axis in one.axes)
-    return View((*shape[:stack], *one.shape), axes, one.why if axes is None else f"stacked layers: {one.why}")
+    return View((*shape[:stack], *one.shape), axes, one.why if axes is None else Why(Reason.STACKED, inner=one.why))
 
 
 LAYOUTS = {"out_first": out_first, "out_last": out_last}

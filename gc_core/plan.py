@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from gc_core import checks, layouts
+from gc_core.reasons import Reason, Why
 
 Overrides = Mapping[str, int | tuple[int, ...] | layouts.View | None]
 
@@ -146,7 +147,7 @@ class Plan(Mapping[str, Row]):
 
 
 def _overridden(row: Row, pattern: str, value: Any) -> Row:
-    why = f"override {pattern!r}"
+    why = Why(Reason.OVERRIDE, pattern=pattern)
     if isinstance(value, layouts.View):
         if math.prod(value.shape) != math.prod(row.shape) or min(value.shape, default=0) < 0:
             raise ValueError(f"overrides[{pattern!r}]: {row.name} of shape {row.shape} cannot be seen as {value.shape}")

@@ -9,6 +9,7 @@ from typing import Any
 from gc_core.adam import AdamState
 from gc_core.layouts import View, fan_in_axes
 from gc_core.plan import Plan, Row
+from gc_core.reasons import GCWarning
 from gc_core.sgdm import SGDMState
 from gc_jax import arrays
 from gc_jax.adam import adam_init, adam_update
@@ -20,6 +21,7 @@ from gc_jax.transform import adam, adamw, centralize_gradients, sgd
 
 __all__ = [
     "AdamState",
+    "GCWarning",
     "Plan",
     "Row",
     "SGDMState",
