@@ -1,60 +1,130 @@
 """The plan of a PyTorch model: which layer each parameter belongs to, and so what GC does to it."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any
+from weakref import ref
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrizations, parametrize
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
+from torch.nn.utils import parametrize
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gc_core import layouts
 from gc_core.layouts import View
 from gc_core.plan import Overrides, Plan, Row
+from gc_core.reasons import Reason, Why, reason_of
+from gc_torch.layers import refuse_shapeless, view_of
 from gc_torch.verify import Batch, prove
 
 
 class ModelPlan(Plan):
     """A plan that knows the parameters it speaks of, not only their names: what an optimizer takes as `plan`.
 
+    It keeps neither the parameters nor the model alive.
+
     Args:
         rows: one Row per parameter.
         parameters: the parameters, by the names of the rows.
+        model: whose plan it is, so that it can be asked `again`.
+        overrides: those that the rows have already.
 
     >>> layer = nn.Linear(3, 2)
     >>> plan(layer).row_of(layer.weight).axes
     (1,)
     """
 
-    def __init__(self, rows: Iterable[Row], parameters: Mapping[str, Tensor]):
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        parameters: Mapping[str, Tensor],
+        model: nn.Module | None = None,
+        overrides: Overrides | None = None,
+    ):
         super().__init__(rows)
-        self._parameters = dict(parameters)
-        self._by_parameter = {self._parameters[row.name]: row for row in self.rows}
+        self._overrides = dict(overrides or {})
+        self._model = None if model is None else ref(model)
+        self._names = WeakTensorKeyDictionary()
+        for row in self.rows:
+            if row.name in parameters:
+                self._names[parameters[row.name]] = row.name
 
     def row_of(self, parameter: Tensor) -> Row | None:
         """The row of a parameter; None if the plan was made without it."""
-        return self._by_parameter.get(parameter)
+        name = self._names.get(parameter)
+        return None if name is None else self[name]
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Those that still live, by the names of their rows."""
+        living = {name: parameter for parameter, name in self._names.items()}
+        return {name: living[name] for name in self if name in living}
+
+    @property
+    def model(self) -> nn.Module | None:
+        """Whose plan it is; None if it lives no more, or was not given."""
+        return None if self._model is None else self._model()
+
+    def again(self) -> "ModelPlan":
+        """The plan of the model as it is now: of parameters that were replaced, added, frozen or unfrozen since.
+
+        A row stays what it was read as (by a batch, or an override) where a parameter of its name and shape is there.
+        If the model lives no more, this is the plan itself.
+
+        >>> model = nn.Sequential(nn.Linear(3, 2))
+        >>> before = plan(model, {"0.weight": 0})
+        >>> model[0].weight = nn.Parameter(model[0].weight.detach().clone())
+        >>> before.row_of(model[0].weight), before.again().row_of(model[0].weight).axes
+        (None, (0,))
+        """
+        model = self.model
+        if model is None:
+            return self
+        fresh = plan(model)
+        fresh = fresh.override({name: value for name, value in self._overrides.items() if fresh.matches(name)})
+        rows = [
+            self[row.name]._replace(frozen=row.frozen)
+            if row.name in self and self[row.name].shape == row.shape
+            else row
+            for row in fresh.rows
+        ]
+        return ModelPlan(rows, fresh.parameters, model, self._overrides)
 
     def override(self, overrides: Overrides | None) -> "ModelPlan":
-        return ModelPlan(super().override(overrides).rows, self._parameters)
+        rows = super().override(overrides).rows
+        return ModelPlan(rows, self.parameters, self.model, {**self._overrides, **(overrides or {})})
 
     def of_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
         """This plan, of other parameters by these names."""
-        return ModelPlan(self.rows, {**self._parameters, **parameters})
+        return ModelPlan(self.rows, {**self.parameters, **parameters}, self.model, self._overrides)
 
     def with_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
         """This plan with more parameters, about which nothing but the shape is known: the rule "out_first"."""
-        rows = []
-        for name, parameter in parameters.items():
-            _refuse_shapeless(name, parameter)
-            view = layouts.out_first(parameter.shape)
-            why = layouts.FAN_IN_ONE if parameter.ndim > 1 else "fewer than 2 dimensions"
-            rows.append(_row(name, parameter, view._replace(why=f"by shape alone: {view.why if view.axes else why}")))
-        return ModelPlan([*self.rows, *rows], {**self._parameters, **parameters})
+        rows = [_row(name, parameter, by_shape(name, parameter)) for name, parameter in parameters.items()]
+        return ModelPlan([*self.rows, *rows], {**self.parameters, **parameters}, self.model, self._overrides)
+
+    def with_proofs(self, rows: Iterable[Row]) -> "ModelPlan":
+        """This plan with rows that say more."""
+        return ModelPlan(rows, self.parameters, self.model, self._overrides)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rows": self.rows, "parameters": self.parameters, "overrides": self._overrides}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        ModelPlan.__init__(self, state["rows"], state["parameters"], None, state["overrides"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ModelPlan":
+        parameters = {name: deepcopy(parameter, memo) for name, parameter in self.parameters.items()}
+        copied = ModelPlan(self.rows, parameters, memo.get(id(self.model)), self._overrides)
+        memo.setdefault(id(memo), []).append(parameters)  # as deepcopy does: they must live until it is done
+        return copied
+
+
+def by_shape(name: str, parameter: Tensor) -> View:
+    """The rule "out_first", for a parameter of which nothing but the shape is known."""
+    refuse_shapeless(name, parameter)
+    view = layouts.out_first(parameter.shape)
+    inner = view.why if view.axes else layouts.FAN_IN_ONE if parameter.ndim > 1 else "fewer than 2 dimensions"
+    return view._replace(why=Why(Reason.BY_SHAPE, inner=inner))
 
 
 def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch | None = None) -> ModelPlan:
@@ -68,12 +138,13 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
         model: any module; it is not changed.
         overrides: name pattern (`*`, `?`, `[…]` as in file names) -> fan-in axes of the stored shape, a
             `View`, or None to leave the gradient alone. The last pattern that matches a name wins.
-        verify: a batch on which to prove the plan: a tensor, a tuple of the model's arguments, a mapping of its keyword
-            arguments, or a function that runs the model it is given. For each centralized parameter, some weights are
-            tried in the operations that it goes into: the weights with which they share an output must be exactly their
-            weight vector. `Row.proof` says what was seen, also of parameters of unknown modules: candidates, with the
-            override to write. What the batch does not reach is never called proven. The model runs once, in eval mode;
-            it, its buffers and all random number generators are left as they were. One short sample is enough.
+        verify: a batch on which to verify the plan: a tensor, a tuple of the model's arguments, a mapping of its
+            keyword arguments, or a function that runs the model it is given. For each centralized parameter, some
+            weights are tried in the operations that it goes into: the weights with which they share an output must be
+            exactly their weight vector. `Row.proof` says what was seen, also of parameters of unknown modules:
+            candidates, with the override to write. What the batch does not reach is never called verified. The model
+            runs once, in eval mode; it, its buffers and all random number generators are left as they were. One short
+            sample is enough.
 
     Raises:
         TypeError: model is not a module, or an override or the batch of the wrong kind.
@@ -89,7 +160,7 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
     >>> import torch
     >>> layer, batch = nn.Linear(8, 3), torch.ones(1, 8)
     >>> plan(layer, verify=batch)["weight"].proof
-    'proven'
+    'verified'
     >>> plan(layer, overrides={"weight": 0}, verify=batch)
     Traceback (most recent call last):
         ...
@@ -100,20 +171,26 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__module__}.{type(model).__qualname__}")
-    parameters = dict(model.named_parameters())
-    views = _views(model)
-    rows = [_row(name, parameter, views[parameter]) for name, parameter in parameters.items()]
-    made = ModelPlan(rows, parameters).override(overrides)
-    return made if verify is None else ModelPlan(prove(model, made.rows, parameters, verify), parameters)
+    parameters = named_parameters(model)
+    rows = [_row(name, parameter, view) for name, parameter, view in _named_views(model, parameters)]
+    made = ModelPlan(rows, parameters, model).override(overrides)
+    return made if verify is None else made.with_proofs(prove(model, made.rows, parameters, verify))
+
+
+_NOT_DECAYED = {
+    Reason.BIAS, Reason.NORM, Reason.EMBEDDING, Reason.POSITION, Reason.TOKEN, Reason.RELATIVE_POSITION,
+    Reason.BIAS_KV, Reason.LAYER_SCALE, Reason.SCALE, Reason.ACTIVATION, Reason.MAGNITUDE, Reason.SHARED_TABLE,
+}  # fmt: skip
 
 
 def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[str, Any]]:
     """Two parameter groups: weights, with weight decay; biases, norms, embeddings and the like, without.
 
     Decayed is every parameter of two or more dimensions that is neither a bias (of any rank), the scale or shift of a
-    normalization, an embedding (tied to a head or not), a position embedding, a token, nor the magnitude of weight
-    normalization. What is not decayed and what is not centralized differ: a depthwise 1×1 convolution is decayed, and
-    not centralized. As with any groups, a checkpoint is loaded into an optimizer with the same ones.
+    normalization or of anything else, an embedding (tied to a head or not), a position embedding, a token, nor the
+    magnitude of weight normalization. What is not decayed and what is not centralized differ: a depthwise 1×1
+    convolution is decayed, and not centralized. As with any groups, a checkpoint is loaded into an optimizer with the
+    same ones.
 
     Args:
         model: any module.
@@ -128,42 +205,48 @@ def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[s
     >>> [len(group["params"]) for group in param_groups(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))]
     [1, 3]
     """
-    plan(model)
-    without = (
-        layouts.BIAS, layouts.NORM, layouts.EMBEDDING, layouts.POSITION, layouts.TOKEN, layouts.RELATIVE_POSITION,
-        layouts.BIAS_KV, layouts.LAYER_SCALE, layouts.ACTIVATION, layouts.MAGNITUDE, layouts.SHARED_TABLE,
-    )  # fmt: skip
+    made = plan(model)
     decayed, rest = [], []
-    for parameter, view in _views(model).items():
-        (rest if parameter.ndim < 2 or view.why.startswith(without) else decayed).append(parameter)
+    for parameter in model.parameters():
+        row = made.row_of(parameter)
+        assert row is not None
+        without = parameter.ndim < 2 or reason_of(row.why) in _NOT_DECAYED
+        (rest if without else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _row(name: str, parameter: Tensor, view: View) -> Row:
-    why = view.why if parameter.requires_grad else f"{view.why} (frozen)"
-    return Row(name, tuple(parameter.shape), view.shape, view.axes, why)
+# ---- The parameters of a tree of modules, and what their layers say
 
 
-def _refuse_shapeless(name: str, parameter: Tensor) -> None:
-    if is_lazy(parameter):
-        raise ValueError(
-            f"{name} has no shape yet, for its layer is lazy: run the model once on a batch, and make the plan or "
-            "the optimizer after that"
-        )
-    if getattr(parameter, "_fsdp_flattened", False):
-        raise ValueError(
-            f"{name} is a flat shard of FullyShardedDataParallel (FSDP1), of shape {tuple(parameter.shape)}: which "
-            "weights feed one output unit is lost. Shard with fully_shard (FSDP2), which keeps shapes, or call "
-            'gc_torch.attach(None, model, where="gradient") before the model is wrapped'
-        )
+def named_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter of a tree of modules once, by its first name, in order; not what a subclass says they are."""
+    return dict(nn.Module.named_parameters(model))
 
 
-def _views(model: nn.Module) -> dict[Tensor, View]:
-    """How GC sees each parameter, in the order of the model's parameters()."""
+def views(model: nn.Module) -> dict[Tensor, View]:
+    """How GC sees each parameter of a living tree of modules, by its layers, in the order of the modules.
+
+    Raises:
+        ValueError: a parameter has no shape of its own.
+
+    >>> layer = nn.Linear(3, 2)
+    >>> views(layer)[layer.weight].axes
+    (1,)
+    """
     seen: dict[Tensor, list[tuple[str, View]]] = {}
     for name, parameter, view in _uses(model):
         seen.setdefault(parameter, []).append((name, view))
-    return {parameter: _shared(tuple(parameter.shape), seen[parameter]) for parameter in model.parameters()}
+    return {parameter: _shared(tuple(parameter.shape), uses) for parameter, uses in seen.items()}
+
+
+def _named_views(model: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, View]]:
+    found = views(model)
+    for name, parameter in parameters.items():
+        yield name, parameter, found[parameter]
+
+
+def _row(name: str, parameter: Tensor, view: View) -> Row:
+    return Row(name, tuple(parameter.shape), view.shape, view.axes, view.why, frozen=not parameter.requires_grad)
 
 
 def _shared(shape: tuple[int, ...], uses: list[tuple[str, View]]) -> View:
@@ -172,145 +255,25 @@ def _shared(shape: tuple[int, ...], uses: list[tuple[str, View]]) -> View:
     if len(uses) == 1:
         return view
     others = ", ".join(name for name, _ in uses[1:])
-    if any(use.why == layouts.EMBEDDING for _, use in uses):
-        if all(use.why == layouts.EMBEDDING for _, use in uses):
-            return view
-        return layouts.left_alone(shape, f"{layouts.SHARED_TABLE}: {uses[0][0]}, {others}")
+    names = f"{uses[0][0]}, {others}"
+    tables = [reason_of(use.why) is Reason.EMBEDDING for _, use in uses]
+    if any(tables):
+        return view if all(tables) else layouts.left_alone(shape, Why(Reason.SHARED_TABLE, names=names))
     if any(use[:2] != view[:2] for _, use in uses):
-        names = f"{uses[0][0]}, {others}"
-        return layouts.left_alone(shape, f"shared by layers that read it in different ways: {names}")
-    return view._replace(why=f"{view.why} (also {others})")
+        return layouts.left_alone(shape, Why(Reason.SHARED, names=names))
+    return view._replace(why=view.why.plus(f" (also {others})") if isinstance(view.why, Why) else view.why)
 
 
 def _uses(model: nn.Module) -> Iterator[tuple[str, Tensor, View]]:
-    """Every name of every parameter, with the view that the module it stands in has of it."""
-    parametrized: dict[nn.Module, tuple[nn.Module, str]] = {}  # list of parametrizations -> its layer, and of what
+    """Every name of every parameter, with the view that its layer has of it."""
+    layers: dict[nn.Module, tuple[nn.Module, str]] = {}  # list of parametrizations -> its layer, and its name in it
     for prefix, module in model.named_modules(remove_duplicate=False):
         if parametrize.is_parametrized(module):
             for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr]
-                parametrized[chain] = (module, tensor_name)
+                layers[chain] = (module, f"parametrizations.{tensor_name}.")
+        layer, before = layers.get(module, (module, ""))
         for local, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            name = f"{prefix}.{local}" if prefix else local
-            _refuse_shapeless(name, parameter)
-            if module in parametrized:
-                view = _of_parametrization(module, local, parameter, *parametrized[module])
-            else:
-                view = _of_hook(module, local, parameter) or _of_layer(module, local, parameter)
-            yield name, parameter, view
-
-
-def _of_parametrization(chain: nn.Module, local: str, parameter: Tensor, layer: nn.Module, tensor_name: str) -> View:
-    """torch.nn.utils.parametrizations: what is learned stands in for a tensor of the layer."""
-    kinds = [type(one) for one in chain.children()]
-    if kinds == [parametrizations._WeightNorm]:
-        if local == "original0":
-            return layouts.left_alone(parameter.shape, layouts.MAGNITUDE)
-        return _of_layer(layer, tensor_name, parameter, "direction of ")
-    if kinds == [parametrizations._SpectralNorm]:
-        return _of_layer(layer, tensor_name, parameter, "original of ")
-    if kinds == [parametrizations._Orthogonal]:
-        return layouts.left_alone(parameter.shape, layouts.ORTHOGONAL)
-    return layouts.left_alone(parameter.shape, layouts.PARAMETRIZED)
-
-
-def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
-    """torch.nn.utils.weight_norm and spectral_norm, the older forms: a hook computes the layer's tensor."""
-    for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, WeightNorm) and local == f"{hook.name}_g":
-            return layouts.left_alone(parameter.shape, layouts.MAGNITUDE)
-        if isinstance(hook, WeightNorm) and local == f"{hook.name}_v":
-            return _of_layer(module, hook.name, parameter, "direction of ")
-        if isinstance(hook, SpectralNorm) and local == f"{hook.name}_orig":
-            return _of_layer(module, hook.name, parameter, "original of ")
-    if local.endswith("_orig"):  # pruning, or a hook that nobody knows
-        return layouts.left_alone(parameter.shape, layouts.PARAMETRIZED)
-    return None
-
-
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_OUT_FIRST = {  # layer -> the names of its weights
-    nn.Linear: r"weight",
-    nn.Bilinear: r"weight",
-    _ConvNd: r"weight",
-    nn.RNNBase: r"weight_(ih|hh|hr)_l\d+(_reverse)?",
-    nn.RNNCellBase: r"weight_(ih|hh)",
-    nn.MultiheadAttention: r"in_proj_weight|[qkv]_proj_weight",
-}
-_BY_NAME = {  # a raw parameter of another module is left alone; its name may say why
-    r"bias.*|.*_bias": layouts.BIAS,
-    r".*(relative_position|rel_pos).*": layouts.RELATIVE_POSITION,
-    r".*pos(ition(al)?)?_emb.*": layouts.POSITION,
-    r".*(_tokens?|class_embedding)": layouts.TOKEN,
-    r"layer_scale.*|gamma(_\d+)?|lambda_?\d*": layouts.LAYER_SCALE,
-}
-
-
-def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = "") -> View:
-    """How a layer sees one of its own parameters."""
-    shape = tuple(parameter.shape)
-    layer = prefix + _class_name(module)
-
-    def weight(view: View, stored: str) -> View:
-        return view if view.axes is None else view._replace(why=f"{layer}, stored {stored}")
-
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and local == "weight":
-        return layouts.left_alone(shape, layouts.EMBEDDING)
-    if isinstance(module, _NORMS) and local in ("weight", "bias"):
-        return layouts.left_alone(shape, layouts.NORM)
-    if isinstance(module, nn.PReLU) and local == "weight":
-        return layouts.left_alone(shape, layouts.ACTIVATION)
-    if isinstance(module, nn.MultiheadAttention) and local in ("bias_k", "bias_v"):
-        return layouts.left_alone(shape, layouts.BIAS_KV)
-    if isinstance(module, _ConvTransposeNd) and local == "weight":
-        groups = module.groups
-        out, more = (f"out/{groups}", f", {groups} groups") if groups > 1 else ("out", "")
-        return weight(layouts.in_out(shape, groups), f"(in, {out}{', k' * (len(shape) - 2)}){more}")
-    for known, names in _OUT_FIRST.items():
-        if isinstance(module, known) and re.fullmatch(names, local):
-            rest = ", in" if known is nn.Bilinear else ", k" * (len(shape) - 2)
-            return weight(layouts.out_first(shape), f"(out, in{rest})")
-    if _is_transformers(module, "Conv1D") and local == "weight":
-        return weight(layouts.out_last(shape), "(in, out)")
-    # The experts of transformers declare how they are stored; where they do not, nothing here can know.
-    if _is_transformers(module) and re.fullmatch(r"(gate_|up_|gate_up_|down_)proj", local) and len(shape) == 3:
-        transposed = getattr(module, "is_transposed", None)
-        if isinstance(transposed, bool):
-            rule = layouts.out_last if transposed else layouts.out_first
-            return weight(layouts.stacked(rule, shape), "(expert, in, out)" if transposed else "(expert, out, in)")
-    if _is_transformers(module) and local == "weight":
-        name = type(module).__name__
-        if name.endswith("Router") and len(shape) == 2:
-            return weight(layouts.out_first(shape), "(out, in)")
-        if name.endswith("ParallelExperts") and len(shape) == 3:
-            return weight(layouts.stacked(layouts.out_first, shape), "(expert, out, in)")
-    return layouts.left_alone(shape, _why_unknown(module, local, parameter))
-
-
-def _why_unknown(module: nn.Module, local: str, parameter: Tensor) -> str:
-    for pattern, why in _BY_NAME.items():
-        if re.fullmatch(pattern, local):
-            return why
-    if parameter.ndim == 1 and "norm" in type(module).__name__.lower():
-        return layouts.NORM
-    return layouts.UNKNOWN
-
-
-def _class_name(module: nn.Module) -> str:
-    """The layer's class; of a parametrized or sharded (FSDP2) one the class it had before."""
-    cls = type(module)
-    while (before := cls.__bases__[-1]) and cls.__name__ in (
-        f"Parametrized{before.__name__}",
-        f"FSDP{before.__name__}",
-    ):
-        cls = before
-    return cls.__name__
-
-
-def _is_transformers(module: nn.Module, name: str | None = None) -> bool:
-    """Whether a module is a layer of transformers (of that class name), which is not imported for it."""
-    return any(
-        cls.__module__.partition(".")[0] == "transformers" and name in (None, cls.__name__)
-        for cls in type(module).__mro__
-    )
+            if parameter is not None:
+                name = f"{prefix}.{local}" if prefix else local
+                refuse_shapeless(name, parameter)
+                yield name, parameter, view_of(layer, before + local, parameter)

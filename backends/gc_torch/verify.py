@@ -28,19 +28,15 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gc_core import layouts
 from gc_core.layouts import View
 from gc_core.plan import Row
+from gc_core.reasons import Proof, Reason, Why, reason_of
 
 Batch = Tensor | tuple | Mapping[str, Any] | Callable[[nn.Module], Any]
 
 SAMPLES = 4  # weights tried of each parameter: the first and the last that the batch reaches, and some between
 
-PROVEN = "proven"
-NOT_REACHED = "not reached by the batch"
-ALONE = "not a weight: the batch shows no sum over it"
-LOOKED_UP = "not a weight: looked up, and the input of other layers"
-UNCLEAR = "the batch cannot show it"
+_LOOKED_AT = {Reason.UNKNOWN, Reason.PARAMETRIZED, Reason.SCALE}
 
 
 def prove(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tensor], batch: Batch) -> tuple[Row, ...]:
@@ -59,7 +55,7 @@ def prove(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tens
             sharded, quantized or without values.
         TypeError: the batch is none of these.
     """
-    asked = [row for row in rows if row.axes is not None or row.why.startswith(_LOOKED_AT)]
+    asked = [row for row in rows if row.axes is not None or reason_of(row.why) in _LOOKED_AT]
     for name, parameter in parameters.items():
         if parameter.is_meta or is_traceable_wrapper_subclass(parameter):
             kind = "on the meta device" if parameter.is_meta else f"a {type(parameter).__name__}"
@@ -70,9 +66,6 @@ def prove(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tens
     if wrong:
         raise ValueError(f"the plan is not what the model does with this batch:{''.join(wrong)}")
     return tuple(row._replace(proof=shown[row.name][1]) if row.name in shown else row for row in rows)
-
-
-_LOOKED_AT = (layouts.UNKNOWN, layouts.PARAMETRIZED)
 
 
 # ---- Running the model
@@ -434,39 +427,40 @@ def _shown(row: Row, watch: _Watch) -> tuple[bool, str]:
     """Whether the batch agrees with a row, and what it has shown."""
     uses = list(watch.uses.get(row.name, {}).values())
     if row.name in watch.inputs:
-        return row.axes is None, LOOKED_UP if row.axes is None else f"{LOOKED_UP}: overrides={{{row.name!r}: None}}"
+        more = "" if row.axes is None else f": overrides={{{row.name!r}: None}}"
+        return row.axes is None, Why(Proof.LOOKED_UP, more)
     if not uses:
-        return True, NOT_REACHED
+        return True, Why(Proof.NOT_REACHED)
     try:
         layer = _Layer(row.name, watch.roots, uses)
         reached = (layer.gradient(layer.base) != 0).reshape(-1)
         places = range(len(reached)) if reached.all() else reached.nonzero().reshape(-1)
         if not len(places):
-            return True, NOT_REACHED
+            return True, Why(Proof.NOT_REACHED)
         some = torch.randint(len(places), (SAMPLES - 2,), generator=torch.Generator().manual_seed(0)).tolist()
         samples = [int(places[i]) for i in [0, len(places) - 1, *some]]
         seen = [layer.together(index) for index in samples]
         linear = row.axes is not None or layer.is_linear()
     except RuntimeError as error:
-        return True, f"{UNCLEAR}: {str(error).splitlines()[0]}"
+        return True, Why(Proof.UNCLEAR, f": {str(error).splitlines()[0]}")
     found = _axes_of(seen, row.shape)
     if row.axes is None:
         if found is not None and found.axes is None:
-            return True, ALONE
+            return True, Why(Proof.ALONE)
         if found is None or not linear:
-            return True, UNCLEAR
-        return True, f"candidate: the batch sums over {_over(row, found)}, override with {_value(row, found)}"
+            return True, Why(Proof.UNCLEAR)
+        return True, Why(Proof.CANDIDATE, over=_over(row, found), value=_value(row, found), view=found)
     for index, weights in zip(samples, seen, strict=True):
         differ = np.setxor1d(weights, _vector(row, index))
         if reached[torch.from_numpy(differ)].any():
             return False, f"the plan says {row.mean_over}, but {_otherwise(row, found, seen)}"
     if len(places) == len(reached):
-        return True, PROVEN
+        return True, Why(Proof.VERIFIED)
     counts = reached.reshape(row.view).sum(row.axes)
     whole = int((counts == row.fan_in).sum())
     if whole != int((counts > 0).sum()):
-        return True, f"{UNCLEAR}: it reaches parts of weight vectors"
-    return True, f"{PROVEN} for {whole:,} of {counts.numel():,} outputs, the others were not reached"
+        return True, Why(Proof.PARTS)
+    return True, Why(Proof.PARTLY, whole=whole, outputs=counts.numel())
 
 
 def _vector(row: Row, index: int) -> np.ndarray:
