@@ -74,6 +74,7 @@ class Why(str):
 
     reason: Enum
     details: Mapping[str, Any]
+    _more: str
 
     def __new__(cls, reason: Enum, more: str = "", **details: Any) -> "Why":
         self = super().__new__(cls, reason.value.format(**details) + more)

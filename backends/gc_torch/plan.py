@@ -81,12 +81,12 @@ class ModelPlan(Plan):
             return self
         fresh = plan(model)
         fresh = fresh.override({name: value for name, value in self._overrides.items() if fresh.matches(name)})
-        rows = [
-            self[row.name]._replace(frozen=row.frozen)
-            if row.name in self and self[row.name].shape == row.shape
-            else row
-            for row in fresh.rows
-        ]
+        rows = []
+        for row in fresh.rows:
+            before = self.get(row.name)
+            if before is not None and before.shape == row.shape:
+                row = before._replace(frozen=row.frozen)
+            rows.append(row)
         return ModelPlan(rows, fresh.parameters, model, self._overrides)
 
     def override(self, overrides: Overrides | None) -> "ModelPlan":
