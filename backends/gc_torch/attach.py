@@ -15,7 +15,7 @@ from gc_core.plan import Overrides, Row
 from gc_torch import sharded
 from gc_torch.arrays import TORCH, rounded, widen
 from gc_torch.operator import center
-from gc_torch.optimizer import CentralizingOptimizer
+from gc_torch.step import CentralizingOptimizer
 from gc_torch.plan import ModelPlan
 from gc_torch.plan import plan as plan_of
 

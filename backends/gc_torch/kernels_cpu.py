@@ -753,8 +753,8 @@ class Steps:
         if self._dtype == torch.bfloat16:
             rows = self._items[:, LAST] - self._items[:, FIRST]
             size += WIDTH + STEP * int((self._items[:, SIZE] * rows).max(initial=0) + 1) // 2
-        self._scratch = torch.zeros(threads, size, dtype=torch.float64)
-        self._shared = torch.zeros((PARTS + 2) * self._capacity if stages > 1 else 0, dtype=torch.float64)
+        self._scratch = torch.zeros(threads, size, dtype=torch.float64, device="cpu")
+        self._shared = torch.zeros((PARTS + 2) * self._capacity if stages > 1 else 0, dtype=torch.float64, device="cpu")
         arrays = {
             TABLE: self._rows, ITEMS: self._items, COUNTS: self._counts, ENDS: self._ends, COUNTERS: self._counters,
             NUMBERS: self._numbers, SCALES: self._scales, SCRATCH: self._scratch.numpy(),
@@ -768,7 +768,9 @@ class Steps:
 def _rule(kind: str, group: dict[str, Any]) -> int:
     if kind == "adam":
         return AMSGRAD if group["amsgrad"] else ADAM
-    return NESTEROV if group["nesterov"] else MOMENTUM if group["momentum"] else PLAIN
+    if not group["momentum"]:  # a schedule may take it away from Nesterov's, too; then there is no buffer
+        return PLAIN
+    return NESTEROV if group["nesterov"] else MOMENTUM
 
 
 def _numbers(kind: str, group: dict[str, Any], fresh: bool) -> list[float]:

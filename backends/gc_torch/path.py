@@ -7,7 +7,11 @@ where there is one for the device and it can take these tensors.
 
 import functools
 import importlib
+import logging
+import time
+import warnings
 from collections.abc import Sequence
+from enum import Enum
 from types import ModuleType
 from typing import Any
 
@@ -15,30 +19,83 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
+from gc_core.reasons import GCWarning, Why
+from gc_torch import memory
 from gc_torch.arrays import is_dense, is_half
+
+log = logging.getLogger("gc_torch")
 
 FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
 
 # The pages with kernels, by the type of the device: each has `Steps`, `DTYPES`, and `NAME` for people.
 KERNELS = {"cuda": "gc_torch.kernels_gpu", "cpu": "gc_torch.kernels_cpu"}
 _loaded: dict[str, ModuleType | None] = {}
-_absent: dict[str, ImportError] = {}
+_missing: dict[str, Why] = {}  # why a page cannot be used
+_compiled: set[tuple[str, str, torch.dtype]] = set()
+
+
+class Missing(Enum):
+    """Why there is no kernel, and PyTorch's own step is taken."""
+
+    ABSENT = "without {name}, which is not installed: pip install {name} makes it faster"
+    SWITCHED_OFF = "without {name}, which {setting} switches off: unset it, and it is faster"
+    NO_THREADS = "without {name}: this PyTorch has no OpenMP, whose threads the kernel needs"
+    BROKEN = "without {name}, which fails here: {error}"
+
+
+class Unavailable(ImportError):
+    """Raised by a page with kernels that cannot be used here."""
+
+    def __init__(self, why: Why):
+        super().__init__(why)
+        self.why = why
 
 
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     """The page with the kernel for a group whose path is fused; None: there is none, or it cannot take the options."""
     page = KERNELS.get(device.type)
-    if page is None or group["gc_on"] is None or not sees_numbers(group):
+    if page is None or group["gc_on"] is None or not sees_numbers(group) or memory.is_watched():
         return None
     if page not in _loaded:
         try:
             _loaded[page] = importlib.import_module(page)
-        except ImportError as error:
+        except Unavailable as error:
+            _loaded[page], _missing[page] = None, error.why
+        except ModuleNotFoundError as error:
             _loaded[page] = None
-            _absent[page] = error
+            _missing[page] = Why(Missing.ABSENT, name=(error.name or "").partition(".")[0])
+        except Exception as error:  # a library that cannot be loaded, a file that cannot be read
+            _give_up(page, page.rpartition(".")[2], error)
+    if page in _missing:
+        return None
     if device.type == "cuda" and _loaded[page] is not None and not _is_known(device):
         return None
     return _loaded[page]
+
+
+def is_ready(kernel: ModuleType, kind: str, dtype: torch.dtype) -> bool:
+    """Whether a kernel is compiled, which takes some seconds the first time; where that fails, it is given up."""
+    page = kernel.__name__
+    if page in _missing:
+        return False
+    compile_for = getattr(kernel, "compile_for", None)
+    if compile_for is None or (page, kind, dtype) in _compiled:
+        return True
+    started = time.perf_counter()
+    try:
+        how = compile_for(kind, dtype)
+    except Exception as error:
+        _give_up(page, kernel.NAME, error)
+        return False
+    _compiled.add((page, kind, dtype))
+    log.info("%s step of %s for %s %s in %.1f s", kernel.NAME, kind, dtype, how, time.perf_counter() - started)
+    return True
+
+
+def _give_up(page: str, name: str, error: Exception) -> None:
+    _loaded.setdefault(page, None)
+    _missing[page] = Why(Missing.BROKEN, name=name, error=f"{type(error).__name__}: {error}"[:300])
+    warnings.warn(f"PyTorch's own step is taken, {_missing[page]}", GCWarning, stacklevel=2)
 
 
 @functools.cache
@@ -49,30 +106,35 @@ def _is_known(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def would_be_faster(group: dict[str, Any], params: list[Tensor]) -> str:
-    """Where a kernel is missing: what it needs, for people; else nothing."""
+def why_no_kernel(group: dict[str, Any], params: list[Tensor]) -> Why | None:
+    """Why there is no kernel for these parameters, where there could be one."""
     for p in params:
-        if kernels(group, p.device) is None and (error := _absent.get(KERNELS.get(p.device.type, ""))):
-            return f" ({f'pip install {error.name}' if error.name else error} would make it faster)"
-    return ""
+        if kernels(group, p.device) is None and (why := _missing.get(KERNELS.get(p.device.type, ""))):
+            return why
+    return None
 
 
 def kernel_is_right(kernel: ModuleType, p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:
-    """Whether a kernel can take these tensors: floating point, with the same strides, states of one dtype.
+    """Whether a kernel can take these tensors: plain memory of their own, the same strides, states of one dtype.
 
     Args:
         kernel: its page.
-        p: the parameter, without gaps in its memory.
+        p: the parameter.
         grad: its gradient.
         states: None for one that is not there yet.
     """
-    if p.dtype not in kernel.DTYPES or (grad.dtype, grad.device, grad.stride()) != (p.dtype, p.device, p.stride()):
-        return False
     there = [state for state in states if state is not None]
+    if not all(map(memory.is_addressable, (p, grad, *there))):
+        return False
+    if p.dtype not in kernel.DTYPES or _memory(grad) != _memory(p):
+        return False
     if there and there[0].dtype not in (p.dtype, torch.float32):
         return False
-    alike = (there[0].dtype, p.device, p.stride()) if there else None
-    return all((state.dtype, state.device, state.stride()) == alike for state in there)
+    return all(_memory(state) == (there[0].dtype, *_memory(p)[1:]) for state in there)
+
+
+def _memory(x: Tensor) -> tuple[Any, ...]:
+    return x.dtype, x.device, x.shape, x.stride()
 
 
 def choose(group: dict[str, Any], params: list[Tensor]) -> tuple[str, str]:

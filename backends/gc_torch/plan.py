@@ -1,13 +1,11 @@
 """The plan of a PyTorch model: which layer each parameter belongs to, and so what GC does to it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from gc_core import layouts
 from gc_core.layouts import View
@@ -43,21 +41,28 @@ class ModelPlan(Plan):
         super().__init__(rows)
         self._overrides = dict(overrides or {})
         self._model = None if model is None else ref(model)
-        self._names = WeakTensorKeyDictionary()
-        for row in self.rows:
-            if row.name in parameters:
-                self._names[parameters[row.name]] = row.name
+        # By id(), and where the model has it: PyTorch swaps no tensor to which there are weak references.
+        names = {id(parameters[row.name]): row.name for row in self.rows if row.name in parameters}
+        self._known: dict[int, _Place] = {key: _Place(name, None, "") for key, name in names.items()}
+        for module in () if model is None else model.modules():
+            for local, p in module._parameters.items():
+                if p is not None and id(p) in names:
+                    self._known[id(p)] = _Place(names[id(p)], ref(module), local)
 
     def row_of(self, parameter: Tensor) -> Row | None:
-        """The row of a parameter; None if the plan was made without it."""
-        name = self._names.get(parameter)
-        return None if name is None else self[name]
+        """The row of a parameter; None if the plan was made without it, or if its layer has another one now."""
+        place = self._known.get(id(parameter))
+        return self[place.name] if place is not None and place.has(parameter) else None
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Those that still live, by the names of their rows."""
-        living = {name: parameter for parameter, name in self._names.items()}
-        return {name: living[name] for name in self if name in living}
+        """Those that the model still has, by the names of their rows."""
+        found = {}
+        for key, place in self._known.items():
+            parameter = place.parameter
+            if parameter is not None and id(parameter) == key:
+                found[place.name] = parameter
+        return found
 
     @property
     def model(self) -> nn.Module | None:
@@ -67,8 +72,8 @@ class ModelPlan(Plan):
     def again(self) -> "ModelPlan":
         """The plan of the model as it is now: of parameters that were replaced, added, frozen or unfrozen since.
 
-        A row stays what it was read as (by a batch, or an override) where a parameter of its name and shape is there.
-        If the model lives no more, this is the plan itself.
+        A row stays what it was read as (by a batch, or an override) where the layers say of its name what they said
+        before, and the shape is the same. If the model lives no more, this is the plan itself.
 
         >>> model = nn.Sequential(nn.Linear(3, 2))
         >>> before = plan(model, {"0.weight": 0})
@@ -79,44 +84,62 @@ class ModelPlan(Plan):
         model = self.model
         if model is None:
             return self
-        fresh = plan(model)
-        fresh = fresh.override({name: value for name, value in self._overrides.items() if fresh.matches(name)})
-        rows = []
-        for row in fresh.rows:
-            before = self.get(row.name)
-            if before is not None and before.shape == row.shape:
-                row = before._replace(frozen=row.frozen)
-            rows.append(row)
-        return ModelPlan(rows, fresh.parameters, model, self._overrides)
+        parameters = named_parameters(model)
+        fresh = _of_layers(model, parameters)
+        asked = fresh.override({name: value for name, value in self._overrides.items() if fresh.matches(name)})
+        asked._layers = {row.name: row for row in fresh.rows}
+        rows = [self[row.name]._replace(frozen=row.frozen) if self._still(asked, row) else row for row in asked.rows]
+        return asked._with(rows, self._overrides)
+
+    def _still(self, fresh: "ModelPlan", row: Row) -> bool:
+        """Whether layers say of a parameter what they said when this plan was made."""
+        now, before = fresh._layers.get(row.name), self._layers.get(row.name)
+        return row.name in self and now is not None and before is not None and now[:4] == before[:4]
+
+    _layers: Mapping[str, Row] = {}  # what layers said of each parameter, before a batch or overrides said otherwise
+
+    def _with(self, rows: Iterable[Row], overrides: Overrides | None = None) -> "ModelPlan":
+        """This plan with other rows for the same parameters."""
+        made = ModelPlan(rows, {}, self.model, self._overrides if overrides is None else overrides)
+        made._known, made._layers = self._known, self._layers
+        return made
 
     def override(self, overrides: Overrides | None) -> "ModelPlan":
-        rows = super().override(overrides).rows
-        return ModelPlan(rows, self.parameters, self.model, {**self._overrides, **(overrides or {})})
+        return self._with(super().override(overrides).rows, {**self._overrides, **(overrides or {})})
 
     def of_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
         """This plan, of other parameters by these names."""
-        return ModelPlan(self.rows, {**self.parameters, **parameters}, self.model, self._overrides)
-
-    def with_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
-        """This plan with more parameters, about which nothing but the shape is known: the rule "out_first"."""
-        rows = [_row(name, parameter, by_shape(name, parameter)) for name, parameter in parameters.items()]
-        return ModelPlan([*self.rows, *rows], {**self.parameters, **parameters}, self.model, self._overrides)
+        return ModelPlan(self.rows, {**self.parameters, **parameters}, None, self._overrides)
 
     def with_proofs(self, rows: Iterable[Row]) -> "ModelPlan":
         """This plan with rows that say more."""
-        return ModelPlan(rows, self.parameters, self.model, self._overrides)
+        return self._with(rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"rows": self.rows, "parameters": self.parameters, "overrides": self._overrides}
+        # A copy has parameters of its own: it knows them by their names, when it is asked of a model.
+        return {"rows": self.rows, "_overrides": self._overrides}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        ModelPlan.__init__(self, state["rows"], state["parameters"], None, state["overrides"])
+        ModelPlan.__init__(self, state["rows"], {}, None, state["_overrides"])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ModelPlan":
-        parameters = {name: deepcopy(parameter, memo) for name, parameter in self.parameters.items()}
-        copied = ModelPlan(self.rows, parameters, memo.get(id(self.model)), self._overrides)
-        memo.setdefault(id(memo), []).append(parameters)  # as deepcopy does: they must live until it is done
-        return copied
+
+class _Place(NamedTuple):
+    """Where a parameter is."""
+
+    name: str  # of its row
+    owner: ref[nn.Module] | None
+    local: str  # its name in the owner
+
+    @property
+    def parameter(self) -> Tensor | None:
+        owner = None if self.owner is None else self.owner()
+        return None if owner is None else owner._parameters.get(self.local)
+
+    def has(self, parameter: Tensor) -> bool:
+        """Whether the parameter is there, or nobody can say, for its layer lives no more."""
+        if self.owner is None or self.owner() is None:
+            return True
+        return self.parameter is parameter
 
 
 def by_shape(name: str, parameter: Tensor) -> View:
@@ -172,8 +195,9 @@ def plan(model: nn.Module, overrides: Overrides | None = None, *, verify: Batch 
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__module__}.{type(model).__qualname__}")
     parameters = named_parameters(model)
-    rows = [_row(name, parameter, view) for name, parameter, view in _named_views(model, parameters)]
-    made = ModelPlan(rows, parameters, model).override(overrides)
+    made = _of_layers(model, parameters)
+    made._layers = {row.name: row for row in made.rows}
+    made = made.override(overrides)
     return made if verify is None else made.with_proofs(prove(model, made.rows, parameters, verify))
 
 
@@ -239,10 +263,9 @@ def views(model: nn.Module) -> dict[Tensor, View]:
     return {parameter: _shared(tuple(parameter.shape), uses) for parameter, uses in seen.items()}
 
 
-def _named_views(model: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, View]]:
+def _of_layers(model: nn.Module, parameters: Mapping[str, Tensor]) -> ModelPlan:
     found = views(model)
-    for name, parameter in parameters.items():
-        yield name, parameter, found[parameter]
+    return ModelPlan([_row(name, p, found[p]) for name, p in parameters.items()], parameters, model)
 
 
 def _row(name: str, parameter: Tensor, view: View) -> Row:
