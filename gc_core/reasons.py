@@ -43,6 +43,7 @@ class Reason(Enum):
     SHARED_TABLE = "shared with an embedding: {names}"
     SHARED = "shared by layers that read it in different ways: {names}"
     FACTOR = "low-rank factor: its columns are no weight vectors"
+    FOREIGN = "not a parameter of the model that GC was attached to"
     UNKNOWN = "unknown module, left alone: override if it is a weight"
 
 

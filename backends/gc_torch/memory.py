@@ -1,4 +1,4 @@
-"""Where a kernel may read and write: only memory that is proven to belong to the tensor; and what was written is said."""
+"""Where a kernel may read and write: only memory that is proven to belong to the tensor. And what was written."""
 
 from collections.abc import Iterable
 
@@ -39,12 +39,21 @@ def is_addressable(x: Tensor) -> bool:
         type(x) in PLAIN
         and x.layout == torch.strided
         and not x.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not _is_wrapped(x)
         and not (x.is_neg() or x.is_conj())
         and is_dense(x)
         and not outside(x)
         and (x.data_ptr() != 0 or not x.numel())
     )
+
+
+def _is_wrapped(x: Tensor) -> bool:
+    """Whether a function transform (vmap, grad) is at work on it: then it has no memory."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return True
+    return False
 
 
 def is_watched() -> bool:

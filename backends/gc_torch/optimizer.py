@@ -7,7 +7,7 @@ They are subclasses: arguments, groups, state and hooks are PyTorch's own, and s
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from gc_core.plan import Row
-from gc_torch.plan import ModelPlan, plan
+from gc_torch.plan import ModelPlan, parameter_of, plan
 
 # They hold parameters, and do nothing with them: alone they say no more than a list.
 CONTAINERS = (nn.ParameterList, nn.ParameterDict)
@@ -44,7 +44,7 @@ def rows_by_owner(parameters: Iterable[Tensor]) -> dict[int, Owned]:
         for one in () if made is None else owned_in(root, made, wanted):
             if len(roots) > 1:
                 one = one._replace(row=one.row._replace(name=f"{type(root).__name__}.{one.row.name}"))
-            key = id(one.owner._parameters[one.local])
+            key = id(parameter_of(one.owner, one.local))
             before = found.setdefault(key, one)
             if before.row[2:4] != one.row[2:4]:  # view and axes
                 differ.add(key)

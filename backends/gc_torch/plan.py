@@ -133,7 +133,7 @@ class _Place(NamedTuple):
     @property
     def parameter(self) -> Tensor | None:
         owner = None if self.owner is None else self.owner()
-        return None if owner is None else owner._parameters.get(self.local)
+        return None if owner is None else parameter_of(owner, self.local)
 
     def has(self, parameter: Tensor) -> bool:
         """Whether the parameter is there, or nobody can say, for its layer lives no more."""
@@ -240,6 +240,12 @@ def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[s
 
 
 # ---- The parameters of a tree of modules, and what their layers say
+
+
+def parameter_of(layer: nn.Module, local: str) -> Tensor | None:
+    """A layer's own parameter by its name; scripted layers keep them in no dict."""
+    own = layer._parameters
+    return own[local] if local in own else None
 
 
 def named_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -68,8 +68,8 @@ def warn_if_nothing(one: Any, rows: Sequence[Row], stacklevel: int = 4) -> None:
         some = [row for row in rows if len(row.shape) > 1]
         name = type(one).__name__
         warnings.warn(
-            f"gc_torch.{name} centralizes none of its {len(rows)} parameters, and does what torch.optim.{name} does: "
-            f"{some[0].name} is left alone ({some[0].why}). print(optimizer.plan) says why for each; name the axes "
+            f"GC is on, and applies to none of the {len(rows)} parameters: gc_torch.{name} does what torch.optim.{name} "
+            f"does. {some[0].name} is left alone ({some[0].why}). print(optimizer.plan) says why for each; name the axes "
             "with plan=gc_torch.plan(model, overrides), or mean it with gc_on=None",
             GCWarning,
             stacklevel=stacklevel,
@@ -81,8 +81,8 @@ def warn_of_loaded_gc(current: Sequence[dict[str, Any]], loaded: Sequence[dict[s
     for i, (now, new) in enumerate(zip(current, loaded, strict=False)):
         if now.get("gc_on") != new.get("gc_on"):
             warnings.warn(
-                f"the state_dict has gc_on={new.get('gc_on')!r} for group {i}, which had {now.get('gc_on')!r}: as every "
-                "option it is loaded. To keep yours, set optimizer.param_groups[…]['gc_on'] after loading",
+                f"the state_dict has gc_on={new.get('gc_on')!r} for group {i}, which had {now.get('gc_on')!r}: it is "
+                "loaded, like every option. To keep yours, set optimizer.param_groups[…]['gc_on'] after loading",
                 GCWarning,
                 stacklevel=5,
             )

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from gc_core import layouts
 from gc_core.plan import Row
-from gc_torch.owners import Owned, owned_in, rows_by_owner
-from gc_torch.plan import ModelPlan, by_shape
+from gc_core.reasons import Reason, Why
+from gc_torch.owners import owned_in, rows_by_owner
+from gc_torch.plan import ModelPlan, by_shape, parameter_of
 
 
 class Source(Enum):
@@ -44,7 +45,7 @@ class Known(NamedTuple):
         if self.identity != id(p):
             return False
         owner = None if self.owner is None else self.owner()
-        return owner is None or owner._parameters.get(self.local) is p
+        return owner is None or parameter_of(owner, self.local) is p
 
 
 class Rows:
@@ -53,10 +54,11 @@ class Rows:
     Args:
         plan: which is asked first; None: none was given.
         declared: the user has said that weights are stored "out_first": the shape is enough.
+        only_plan: what neither the plan nor its model knows, nor stands in the place of such, is left alone.
     """
 
-    def __init__(self, plan: ModelPlan | None = None, declared: bool = False):
-        self.plan, self.declared = plan, declared
+    def __init__(self, plan: ModelPlan | None = None, *, declared: bool = False, only_plan: bool = False):
+        self.plan, self.declared, self.only_plan = plan, declared, only_plan
         self._groups: list[list[Known]] = []
         self._rows: list[tuple[Row, ...]] = []
 
@@ -103,23 +105,23 @@ class Rows:
         for known, p, name in _places(before, groups):
             if id(p) in found:
                 continue
-            same = known is not None and known.identity == id(p)  # its data has another shape
-            follows = known is not None and (same or known.identity not in present)
-            row, source = None, Source.SHAPE
-            if known is not None and follows and known.source is not Source.SHAPE:
-                if same or known.row.shape == tuple(p.shape):
-                    row, source = reshaped(known.row, tuple(p.shape)), known.source if same else Source.PLACE
-            if row is None:
-                name = known.row.name if known is not None and follows else _not_in(taken, name)
-                row = _row(name, p)
-                if known is None or not follows or known.source is not Source.SHAPE:
+            if known is not None and known.identity != id(p) and known.identity in present:
+                known = None  # what was in this place is in another one now
+            one = None if known is None else _in_place(known, p)
+            if one is None:
+                row = (_foreign if self.only_plan else _row)(
+                    _not_in(taken, name) if known is None else known.row.name, p
+                )
+                one = Known(id(p), None, "", row, Source.SHAPE)
+                if known is None or known.source is not Source.SHAPE:
                     guessed.append(row)
-            taken.add(row.name)
-            found[id(p)] = Known(id(p), None, "", row, source)
-        _refuse_lost(before, list(found.values()), guessed)
+            taken.add(one.row.name)
+            found[id(p)] = one
+        if not self.only_plan:
+            _refuse_lost(before, list(found.values()), guessed)
         self._groups = [[found[id(p)] for p in group["params"]] for group in groups]
         self._rows = [tuple(one.row for one in known) for known in self._groups]
-        return [] if self.declared else [row for row in guessed if len(row.shape) > 1]
+        return [] if self.declared else [row for row in guessed if len(row.shape) > 1 or self.only_plan]
 
     def _owned(self, unknown: dict[int, Tensor]) -> Iterator[tuple[Source, dict[int, Any]]]:
         """What the plan, its model and living modules say of parameters that are taken out of the dict."""
@@ -128,18 +130,18 @@ class Rows:
             known = {key: _Named(row) for key, row in rows.items() if row and row.shape == tuple(unknown[key].shape)}
             model = self.plan.model
             if model is not None:
-                known |= {id(one.owner._parameters[one.local]): one for one in owned_in(model, self.plan, set(known))}
+                known |= {id(parameter_of(one.owner, one.local)): one for one in owned_in(model, self.plan, set(known))}
             yield Source.PLAN, known
             if unknown and model is not None:
                 again = owned_in(model, self.plan.again(), set(unknown))
-                yield Source.OWNER, {id(one.owner._parameters[one.local]): one for one in again}
-        if unknown and not self.declared:
+                yield Source.OWNER, {id(parameter_of(one.owner, one.local)): one for one in again}
+        if unknown and not self.declared and not self.only_plan:
             yield Source.OWNER, rows_by_owner(unknown.values())
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of an optimizer has other parameters in the same places, and no model.
         groups = [[one._replace(identity=None, owner=None, local="") for one in known] for known in self._groups]
-        return {"plan": None, "declared": self.declared, "_groups": groups, "_rows": []}
+        return {**self.__dict__, "plan": None, "_groups": groups, "_rows": []}
 
 
 class _Named(NamedTuple):
@@ -166,6 +168,15 @@ def reshaped(row: Row, shape: tuple[int, ...]) -> Row | None:
     return row._replace(shape=shape, view=view.shape, axes=view.axes, why=view.why)
 
 
+def _in_place(known: Known, p: Tensor) -> Known | None:
+    """What was known in the place of a parameter, if that says anything of it: its data, or it itself, is new."""
+    same = known.identity == id(p)
+    if known.source is Source.SHAPE or not (same or known.row.shape == tuple(p.shape)):
+        return None
+    row = reshaped(known.row, tuple(p.shape))
+    return None if row is None else Known(id(p), None, "", row, known.source if same else Source.PLACE)
+
+
 def _still_known(before: list[list[Known]], groups: Sequence[dict[str, Any]]) -> dict[int, Known]:
     by_identity = {one.identity: one for known in before for one in known}
     found = {}
@@ -179,9 +190,7 @@ def _still_known(before: list[list[Known]], groups: Sequence[dict[str, Any]]) ->
     return found
 
 
-def _places(
-    before: list[list[Known]], groups: Sequence[dict[str, Any]]
-) -> Iterator[tuple[Known | None, Tensor, str]]:
+def _places(before: list[list[Known]], groups: Sequence[dict[str, Any]]) -> Iterator[tuple[Known | None, Tensor, str]]:
     """Every parameter, with what was known in its place, and a name for it."""
     for index, group in enumerate(groups):
         known = before[index] if index < len(before) else []
@@ -194,6 +203,10 @@ def _places(
 def _row(name: str, p: Tensor) -> Row:
     view = by_shape(name, p)
     return Row(name, tuple(p.shape), view.shape, view.axes, view.why)
+
+
+def _foreign(name: str, p: Tensor) -> Row:
+    return Row(name, tuple(p.shape), *layouts.left_alone(p.shape, Why(Reason.FOREIGN)))
 
 
 def _not_in(taken: set[str], name: str) -> str:

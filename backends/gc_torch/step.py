@@ -10,7 +10,7 @@ from torch.optim.optimizer import _use_grad_for_differentiable
 from gc_core import checks
 from gc_core.plan import Row
 from gc_torch import memory, path, prepare, printed, sharded
-from gc_torch.arrays import TORCH, as_scalar, given
+from gc_torch.arrays import TORCH, as_scalar
 from gc_torch.kept import Kept
 from gc_torch.owners import CONTAINERS
 from gc_torch.pieces import Columns
@@ -135,7 +135,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if not declared and not isinstance(plan, ModelPlan):
             raise TypeError(f"plan must be what gc_torch.plan(model) gives, or {OUT_FIRST!r}; got {plan!r}")
         before = self._rows_of_plan
-        rows = Rows(plan if isinstance(plan, ModelPlan) else None, declared)
+        rows = Rows(plan if isinstance(plan, ModelPlan) else None, declared=declared)
         rows.refuse_foreign([p for group in self.param_groups for p in group["params"]])
         self._rows_of_plan = rows
         try:
@@ -146,7 +146,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._kept.clear()
 
     def _rows(self, index: int) -> tuple[Row, ...]:
-        """The rows of a group; those of parameters that are new are found, by the first of the rules that knows them."""
+        """The rows of a group; those of new parameters are found, by the first of the rules that knows them."""
         params = self.param_groups[index]["params"]
         rows = self._rows_of_plan.current(index, params)
         if rows is None:
@@ -261,9 +261,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             return
         self._checked.pop(index, None)
         self.check(group, in_step=True)
-        if all(type(option) in (float, int, bool, str, type(None), tuple) for option in options):
-            if not any(isinstance(x, Tensor) for option in options if type(option) is tuple for x in option):
-                self._checked[index] = options
+        numbers = [x for option in options for x in (option if type(option) is tuple else (option,))]
+        if all(type(x) in (float, int, bool, str, type(None)) for x in numbers):
+            self._checked[index] = options
 
     def _check_group(self, group: dict[str, Any], rows: tuple[Row, ...]) -> None:
         for p, row in zip(group["params"], rows, strict=True):

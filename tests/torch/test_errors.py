@@ -14,6 +14,9 @@ import gc_torch as gct
 from .cases import KINDS, PATHS, Tensors, everything
 
 NAN, INF = math.nan, math.inf
+
+# Parameters of no module are put into groups here: that their rows are guessed is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
 NUMBER = [
     (NAN, ValueError, "nan"),
     (INF, ValueError, "inf"),

@@ -56,7 +56,8 @@ CASES = [
 def parameters(dtype, seed=0, shapes=SHAPES):
     rng = np.random.default_rng(seed)
     params = [torch.nn.Parameter(torch.tensor(rng.standard_normal(shape)).to(dtype)) for shape, _ in shapes]
-    plan = gct.ModelPlan([], {}).with_parameters({str(i): p for i, p in enumerate(params)})
+    rows = [gct.Row(str(i), shape, shape, None, "") for i, (shape, _) in enumerate(shapes)]
+    plan = gct.ModelPlan(rows, {str(i): p for i, p in enumerate(params)})
     return params, plan.override({str(i): axes for i, (_, axes) in enumerate(shapes)})
 
 

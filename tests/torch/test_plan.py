@@ -63,7 +63,7 @@ def test_gpt2(gpt2):
 
 def test_the_shape_alone_gets_gpt2_wrong(gpt2):
     """What the plan is for: bare parameters centralize the wrong axis, and the embeddings."""
-    bare = gct.SGD(gpt2.parameters()).plan
+    bare = gct.SGD(gpt2.parameters(), plan="out_first").plan
     right = gct.plan(gpt2)
     wrong = [row.name for row in right.rows if bare.row_of(gpt2.get_parameter(row.name)).axes != row.axes]
     assert len(wrong) == 10  # 4 Conv1D in each of 2 blocks, and 2 embeddings
@@ -473,7 +473,7 @@ def test_a_weight_vector_feeds_one_output_unit(layer):
 def test_a_wrong_view_does_not(layer):
     torch.manual_seed(0)
     layer = copy.deepcopy(layer).double()
-    wrong = gct.SGD(layer.parameters()).plan.rows[0]  # by shape alone
+    wrong = gct.SGD(layer.parameters(), plan="out_first").plan.rows[0]
     if type(layer) is nn.Conv2d:
         wrong = wrong._replace(axes=(0, 2, 3))
     assert units_with_one_weight_vector(layer, wrong)[0] == 0
