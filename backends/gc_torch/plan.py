@@ -245,7 +245,7 @@ def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[s
 def parameter_of(layer: nn.Module, local: str) -> Tensor | None:
     """A layer's own parameter by its name; scripted layers keep them in no dict."""
     own = layer._parameters
-    return own[local] if local in own else None
+    return own[local] if local in own else None  # noqa: SIM401
 
 
 def named_parameters(model: nn.Module) -> dict[str, Tensor]:
