@@ -9,6 +9,7 @@ import operator
 from collections import defaultdict
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from gc_core.plan import Row
@@ -48,7 +49,7 @@ class Kept:
     ) -> list[Batch] | None:
         """The batches of a group, if a preparation that is kept was made from the same; else None."""
         known = self._of_group.get(index)
-        if not known:
+        if not known or torch.compiler.is_compiling():
             return None
         signature = _signature(group, rows, grads)
         owners, states = list(optimizer.state), list(optimizer.state.values())
@@ -70,7 +71,7 @@ class Kept:
         grads = [p.grad for p in params]
         with_grad = [row for row, grad in zip(rows, grads, strict=True) if grad is not None]
         batches = list(prepare.batches(optimizer, group, with_grad, scratch))
-        if not batches or not all(batch.may_be_kept for batch in batches):
+        if torch.compiler.is_compiling() or not batches or not all(batch.may_be_kept for batch in batches):
             return batches
         names = (*optimizer.states, "step")
         names = [name if column else "" for name, column in zip(names, batches[0].columns[2:], strict=False)]

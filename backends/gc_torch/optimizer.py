@@ -149,7 +149,8 @@ class _AdamSteps(CentralizingOptimizer):
     def torch_step(self, group, taken, columns, grad_scale, found_inf):
         params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps = columns
         counted = steps
-        if group["gc_on"] and taken != path.FUSED and (group["differentiable"] or group["capturable"]):
+        on_tensors = group["differentiable"] or group["capturable"] or torch.compiler.is_compiling()
+        if group["gc_on"] and taken != path.FUSED and on_tensors:
             counted = [step.double() for step in steps]  # the bias corrections are computed in its precision
         adam(
             params,

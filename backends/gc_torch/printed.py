@@ -69,7 +69,8 @@ def warn_if_nothing(one: Any, rows: Sequence[Row], stacklevel: int = 4) -> None:
         name = type(one).__name__
         warnings.warn(
             f"GC is on, and applies to none of the {len(rows)} parameters: gc_torch.{name} does what "
-            f"torch.optim.{name} does. {some[0].name} is left alone ({some[0].why}). print(optimizer.plan) says why; name the axes with plan=gc_torch.plan(model, overrides), or mean it with gc_on=None",
+            f"torch.optim.{name} does. {some[0].name} is left alone ({some[0].why}). print(optimizer.plan) says "
+            "why; name the axes with plan=gc_torch.plan(model, overrides), or mean it with gc_on=None",
             GCWarning,
             stacklevel=stacklevel,
         )

@@ -10,7 +10,6 @@ Nothing else is remembered from step to step, and nothing here keeps a tensor al
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from gc_core.plan import Row
@@ -45,7 +44,7 @@ def looks(column: Sequence[Tensor]) -> Looks:
         list(map(_shape, column)),
         list(map(Tensor.stride, column)),
         list(map(Tensor.storage_offset, column)),
-        list(map(_nbytes, map(Tensor.untyped_storage, column))),
+        [x.untyped_storage().nbytes() for x in column],
         list(map(Tensor.is_neg, column)),
     )
 
@@ -53,4 +52,3 @@ def looks(column: Sequence[Tensor]) -> Looks:
 _dtype = Tensor.dtype.__get__  # type: ignore[attr-defined]
 _device = Tensor.device.__get__  # type: ignore[attr-defined]
 _shape = Tensor.shape.__get__  # type: ignore[attr-defined]
-_nbytes = torch.UntypedStorage.nbytes

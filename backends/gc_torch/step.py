@@ -148,6 +148,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _rows(self, index: int) -> tuple[Row, ...]:
         """The rows of a group; those of new parameters are found, by the first of the rules that knows them."""
         params = self.param_groups[index]["params"]
+        if torch.compiler.is_compiling():  # what a compiler has been shown is what it compiles
+            return self._rows_of_plan.last(index)
         rows = self._rows_of_plan.current(index, params)
         if rows is None:
             self._find_rows(stacklevel=7)
@@ -200,7 +202,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.is_inference_mode_enabled() and not self._is_of_inference():
+        if torch.compiler.is_compiling():
+            self._step()
+        elif torch.is_inference_mode_enabled() and not self._is_of_inference():
             # States made in it could not be written to by a later step outside.
             with torch.inference_mode(False), torch.set_grad_enabled(self.defaults["differentiable"]):
                 self._step()
@@ -214,7 +218,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _step(self) -> None:
         for i, group in enumerate(self.param_groups):
             self._check_options(i, group)
-        every = list(map(self._rows, range(len(self.param_groups))))
+        every = [self._rows(i) for i in range(len(self.param_groups))]
         grads = [[p.grad for p in group["params"]] for group in self.param_groups]
         kept = [self._kept.find(self, i, group, every[i], grads[i]) for i, group in enumerate(self.param_groups)]
         for i, group in enumerate(self.param_groups):
@@ -254,6 +258,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     # -- checks ----------------------------------------------------------------------------------------------------
 
     def _check_options(self, index: int, group: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            self.check(group, in_step=True)
+            return
         options = tuple([group[name] for name in self.numbers])
         known = self._checked.get(index)
         # By identity: a number that is equal may be of another type, and a tensor may hold another number.
@@ -317,7 +324,7 @@ def _check_like(p: Tensor, name: str, value: Any) -> None:
 
 
 def _check_memory(name: str, x: Any) -> None:
-    if isinstance(x, Tensor) and (beyond := memory.outside(x)):
+    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and (beyond := memory.outside(x)):
         raise ValueError(f"{name} must lie in its storage; {beyond}")
 
 

@@ -14,6 +14,9 @@ import gc_core
 import gc_torch as gct
 from gc_torch import kernels_cpu, path, table
 
+# Parameters of no module, and plans without GC, are used here: that this is said is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
+
 # Around the strip (512) and the kept steps (8192): rows, columns, both at once, and none. The last four are panels that
 # threads share: one, one for each of two groups, two of one tensor, and one with a hundred rows side by side.
 SHAPES = [

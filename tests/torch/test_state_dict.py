@@ -13,6 +13,9 @@ import gc_torch as gct
 
 from .cases import KINDS, PATHS, Tensors, bits, everything, same_state
 
+# Parameters of no module, and plans without GC, are used here: that this is said is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
+
 EXTRA = {"SGD": {"momentum": 0.9}, "Adam": {"amsgrad": True}, "AdamW": {}}
 
 
