@@ -1,0 +1,222 @@
+"""A plan read from the program: which axes of each parameter the operations sum over, when the model runs on a batch.
+
+Nothing is computed and nothing allocated: the model runs on fake tensors, which have shapes and no values. Only where
+what it does depends on values does it run once really.
+"""
+
+import functools
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import parametrize
+
+from gc_core.layouts import View
+from gc_core.reasons import GCWarning
+from gc_core.uses import conclusion
+from gc_torch.layers import stand_ins
+from gc_torch.reader import Reader
+
+Batch = Tensor | tuple | Mapping[str, Any] | Callable[[nn.Module], Any]
+
+
+def read(
+    model: nn.Module, parameters: Mapping[str, Tensor], known: Mapping[str, View], batch: Batch, *, stacklevel: int = 3
+) -> dict[str, View | None]:
+    """What the program does with each parameter; None for those that it does not reach.
+
+    Args:
+        model: it runs in eval mode and without gradients; it, its buffers and the states of random number generators
+            are afterwards what they were, after an error too.
+        parameters: by name.
+        known: what their layers say of them.
+        batch: a tensor, a tuple of the model's arguments, a mapping of its keyword arguments, or a function that runs
+            the model it is given. Its shapes count, not its values.
+
+    Raises:
+        TypeError: the batch is none of these.
+        Whatever the model raises on it.
+    """
+    call = caller(batch)
+    try:
+        reader = _run(model, parameters, known, call, fake=True)
+    except Exception as error:
+        try:
+            if any(parameter.is_meta for parameter in parameters.values()):
+                raise
+            reader = _run(model, parameters, known, call, fake=False)
+        except Exception as real:
+            real.add_note("It was raised while gc_torch.plan ran the model on the batch, to read what it does.")
+            raise
+        warnings.warn(
+            "gc_torch.plan ran the model once on the batch, in eval mode: on shapes alone it cannot run "
+            f"({type(error).__name__}: {_first_line(error)})",
+            GCWarning,
+            stacklevel=stacklevel,
+        )
+    return {name: conclusion(reader.shapes[name], reader.axes[name], uses) for name, uses in reader.uses.items()}
+
+
+def example(model: nn.Module) -> Batch | None:
+    """The inputs that an exported program was made with, by the metadata it carries; None for any other model."""
+    graph = getattr(model, "graph", None)
+    if not isinstance(model, torch.fx.GraphModule) or graph is None:
+        return None
+    given = [node.meta.get("val", node.meta.get("example_value")) for node in graph.find_nodes(op="placeholder")]
+    if not given or not all(isinstance(value, Tensor) for value in given):
+        return None
+    sizes = [[getattr(getattr(n, "node", None), "hint", n) for n in value.shape] for value in given]
+    spec = getattr(getattr(graph, "_codegen", None), "pytree_info", None)
+
+    def run(model: nn.Module) -> Any:
+        flat = [
+            torch.zeros(size, dtype=value.dtype, device=value.device) for size, value in zip(sizes, given, strict=True)
+        ]
+        if spec is None:
+            return model(*flat)
+        args, kwargs = pytree.tree_unflatten(flat, spec.in_spec)
+        return model(*args, **kwargs)
+
+    return run
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:120]
+
+
+def caller(batch: Batch, name: str = "batch") -> Callable[[nn.Module], Any]:
+    """A function that runs a model on a batch, of whatever form."""
+    if isinstance(batch, Tensor):
+        return lambda model: model(batch)
+    if isinstance(batch, tuple):
+        return lambda model: model(*batch)
+    if isinstance(batch, Mapping):
+        return lambda model: model(**batch)
+    if callable(batch):
+        return batch
+    raise TypeError(
+        f"{name} must be a tensor, a tuple of the model's arguments, a mapping of its keyword arguments, or a function "
+        f"that runs the model it is given; got {type(batch).__qualname__}"
+    )
+
+
+def _run(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    known: Mapping[str, View],
+    call: Callable[[nn.Module], Any],
+    *,
+    fake: bool,
+) -> Reader:
+    reader = Reader(parameters, known, quiet_tensors(model))
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(as_it_was(model, values=not fake))
+        if fake:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(reader)
+        names = {parameter: name for name, parameter in parameters.items()}
+        for module in model.modules():
+            for parameter, tensor_name, ready in stand_ins(module):
+                if parameter not in names:
+                    continue
+                if ready:
+                    reader.stand_in(names[parameter], getattr(module, tensor_name))
+                else:
+                    hook = functools.partial(_after_hook, reader, names[parameter], tensor_name)
+                    stack.callback(module.register_forward_pre_hook(hook).remove)
+        call(model)
+    reader.finish()
+    return reader
+
+
+def _after_hook(reader: Reader, name: str, tensor_name: str, module: nn.Module, args: Any) -> None:
+    reader.stand_in(name, getattr(module, tensor_name))
+
+
+def quiet_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Buffers, and tensors that modules keep as plain attributes."""
+    for module in model.modules():
+        for x in [*module._buffers.values(), *vars(module).values()]:
+            if isinstance(x, Tensor) and not isinstance(x, nn.Parameter):
+                yield x
+
+
+# ---- The model as it was
+
+
+@contextmanager
+def as_it_was(model: nn.Module, *, values: bool = True) -> Iterator[None]:
+    """Eval mode, and kernels that do one thing at a time; afterwards all is as it was.
+
+    Args:
+        model: the model.
+        values: whether what buffers hold can change too.
+    """
+    modules = list(model.modules())
+    kept = [(module, module.training, _contents(module)) for module in modules]
+    buffers = [(x, x.clone()) for x in model.buffers()] if values else []
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  what a model may draw from
+    backends: Any = torch.backends
+    kernels = backends.cudnn.enabled, backends.mkldnn.enabled, backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(parametrize.cached())
+        try:
+            # Otherwise a recurrent network, or an attention layer, is a single operation.
+            _set_kernels(False, False, False)
+            for module in modules:  # not by eval(), which models override
+                module.training = False
+            yield
+        finally:
+            _set_kernels(*kernels)
+            for module, training, contents in kept:
+                _restore(module, contents)
+                module.training = training
+            for x, before in buffers:
+                if not torch.equal(x, before):
+                    x.copy_(before)
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _set_kernels(cudnn: bool, mkldnn: bool, attention: bool) -> None:
+    torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled = cudnn, mkldnn  # type: ignore[assignment]
+    torch.backends.mha.set_fastpath_enabled(attention)
+
+
+def _contents(module: nn.Module) -> dict[str, Any]:
+    """The attributes of a module, with copies of the lists and dicts among them: models keep caches there."""
+    return {
+        name: (value, value.copy()) if type(value) in (list, dict) else (value, None)
+        for name, value in vars(module).items()
+    }
+
+
+def _restore(module: nn.Module, contents: dict[str, Any]) -> None:
+    attributes = vars(module)
+    for name in [name for name in attributes if name not in contents]:
+        del attributes[name]
+    for name, (value, copy) in contents.items():
+        attributes[name] = value
+        if copy is not None and not _is_same(value, copy):
+            value.clear()
+            (value.extend if isinstance(value, list) else value.update)(copy)
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return (
+        len(a) == len(b)
+        and all(
+            x is y for x, y in zip(*((one.values() if isinstance(one, dict) else one) for one in (a, b)), strict=True)
+        )
+        and (not isinstance(a, dict) or a.keys() == b.keys())
+    )
