@@ -20,9 +20,11 @@ from torch.nn.utils import parametrize
 
 from gc_core.layouts import View
 from gc_core.reasons import GCWarning
-from gc_core.uses import conclusion
+from gc_core.uses import Kind, conclusion
 from gc_torch.layers import stand_ins
 from gc_torch.reader import Reader
+from gc_torch.trace import Trace
+from gc_torch.tree import named_views
 
 Batch = Tensor | tuple | Mapping[str, Any] | Callable[[nn.Module], Any]
 
@@ -45,13 +47,15 @@ def read(
         Whatever the model raises on it.
     """
     call = caller(batch)
+    if any(parameter.is_meta for parameter in parameters.values()) and not callable(batch):
+        call = caller(pytree.tree_map_only(Tensor, lambda x: x.to("meta"), batch))
     try:
-        reader = _run(model, parameters, known, call, fake=True)
+        trace = _run(model, parameters, known, call, fake=True)
     except Exception as error:
         try:
             if any(parameter.is_meta for parameter in parameters.values()):
                 raise
-            reader = _run(model, parameters, known, call, fake=False)
+            trace = _run(model, parameters, known, call, fake=False)
         except Exception as real:
             real.add_note("It was raised while gc_torch.plan ran the model on the batch, to read what it does.")
             raise
@@ -61,7 +65,18 @@ def read(
             GCWarning,
             stacklevel=stacklevel,
         )
-    return {name: conclusion(reader.shapes[name], reader.axes[name], uses) for name, uses in reader.uses.items()}
+    return {name: conclusion(trace.shapes[name], trace.axes[name], uses) for name, uses in trace.uses.items()}
+
+
+def factors_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch) -> dict[str, tuple[bool, str]]:
+    """Parameters whose product with another one meets the data: whether they are on its side, and the others."""
+    views = named_views(model, parameters)
+    trace = _run(model, parameters, views, caller(batch), fake=False)
+    found = {}
+    for name, uses in trace.uses.items():
+        if uses and all(use.factor or use.kind is Kind.FACTOR for use in uses):
+            found[name] = any(use.factor for use in uses)
+    return {name: (near, ", ".join(other for other in found if other != name)) for name, near in found.items()}
 
 
 def example(model: nn.Module) -> Batch | None:
@@ -114,31 +129,31 @@ def _run(
     call: Callable[[nn.Module], Any],
     *,
     fake: bool,
-) -> Reader:
-    reader = Reader(parameters, known, quiet_tensors(model))
+) -> Trace:
+    trace = Trace(parameters, known, quiet_tensors(model))
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(as_it_was(model, values=not fake))
         if fake:
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(reader)
+        stack.enter_context(Reader(trace))
         names = {parameter: name for name, parameter in parameters.items()}
         for module in model.modules():
             for parameter, tensor_name, ready in stand_ins(module):
                 if parameter not in names:
                     continue
                 if ready:
-                    reader.stand_in(names[parameter], getattr(module, tensor_name))
+                    trace.stand_in(names[parameter], getattr(module, tensor_name))
                 else:
-                    hook = functools.partial(_after_hook, reader, names[parameter], tensor_name)
+                    hook = functools.partial(_after_hook, trace, names[parameter], tensor_name)
                     stack.callback(module.register_forward_pre_hook(hook).remove)
         call(model)
-    reader.finish()
-    return reader
+    trace.finish()
+    return trace
 
 
-def _after_hook(reader: Reader, name: str, tensor_name: str, module: nn.Module, args: Any) -> None:
-    reader.stand_in(name, getattr(module, tensor_name))
+def _after_hook(trace: Trace, name: str, tensor_name: str, module: nn.Module, args: Any) -> None:
+    trace.stand_in(name, getattr(module, tensor_name))
 
 
 def quiet_tensors(model: nn.Module) -> Iterator[Tensor]:
