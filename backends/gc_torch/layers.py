@@ -143,12 +143,13 @@ def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = ""
         return layouts.left_alone(shape, layouts.ACTIVATION)
     if issubclass(cls, nn.MultiheadAttention) and local in ("bias_k", "bias_v"):
         return layouts.left_alone(shape, layouts.BIAS_KV)
-    if issubclass(cls, _ConvTransposeNd) and local == "weight":
+    if issubclass(cls, _ConvTransposeNd) and local == "weight" and hasattr(module, "groups"):  # a traced one has none
         groups: int = module.groups  # type: ignore[assignment]
         out, more = (f"out/{groups}", f", {groups} groups") if groups > 1 else ("out", "")
         return _named(layouts.in_out(shape, groups), layer, f"(in, {out}{', k' * (len(shape) - 2)}){more}")
     for known, names in _OUT_FIRST.items():
-        if issubclass(cls, known) and re.fullmatch(names, local):
+        transposed = issubclass(cls, _ConvTransposeNd)
+        if issubclass(cls, known) and not transposed and re.fullmatch(names, local):
             rest = ", in" if known is nn.Bilinear else ", k" * (len(shape) - 2)
             return _named(layouts.out_first(shape), layer, f"(out, in{rest})")
     if found := libraries.view_of(module, cls, local, shape):

@@ -5,18 +5,15 @@ what it does depends on values does it run once really.
 """
 
 import functools
-import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.utils import parametrize
 
 from gc_core.layouts import View
 from gc_core.reasons import GCWarning
@@ -25,6 +22,7 @@ from gc_torch.layers import stand_ins
 from gc_torch.reader import Reader
 from gc_torch.trace import Trace
 from gc_torch.tree import named_views
+from gc_torch.unchanged import Saved, as_it_was
 
 Batch = Tensor | tuple | Mapping[str, Any] | Callable[[nn.Module], Any]
 
@@ -134,9 +132,11 @@ def _run(
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(as_it_was(model, values=not fake))
-        if fake:
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        stack.enter_context(Reader(trace))
+        saved = None if fake else Saved(list(model.parameters()))
+        if saved is not None:
+            stack.callback(saved.restore)
+        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True)) if fake else None
+        stack.enter_context(Reader(trace, mode, saved))
         names = {parameter: name for name, parameter in parameters.items()}
         for module in model.modules():
             for parameter, tensor_name, ready in stand_ins(module):
@@ -162,76 +162,3 @@ def quiet_tensors(model: nn.Module) -> Iterator[Tensor]:
         for x in [*module._buffers.values(), *vars(module).values()]:
             if isinstance(x, Tensor) and not isinstance(x, nn.Parameter):
                 yield x
-
-
-# ---- The model as it was
-
-
-@contextmanager
-def as_it_was(model: nn.Module, *, values: bool = True) -> Iterator[None]:
-    """Eval mode, and kernels that do one thing at a time; afterwards all is as it was.
-
-    Args:
-        model: the model.
-        values: whether what buffers hold can change too.
-    """
-    modules = list(model.modules())
-    kept = [(module, module.training, _contents(module)) for module in modules]
-    buffers = [(x, x.clone()) for x in model.buffers()] if values else []
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002  what a model may draw from
-    backends: Any = torch.backends
-    kernels = backends.cudnn.enabled, backends.mkldnn.enabled, backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(parametrize.cached())
-        try:
-            # Otherwise a recurrent network, or an attention layer, is a single operation.
-            _set_kernels(False, False, False)
-            for module in modules:  # not by eval(), which models override
-                module.training = False
-            yield
-        finally:
-            _set_kernels(*kernels)
-            for module, training, contents in kept:
-                _restore(module, contents)
-                module.training = training
-            for x, before in buffers:
-                if not torch.equal(x, before):
-                    x.copy_(before)
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _set_kernels(cudnn: bool, mkldnn: bool, attention: bool) -> None:
-    torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled = cudnn, mkldnn  # type: ignore[assignment]
-    torch.backends.mha.set_fastpath_enabled(attention)
-
-
-def _contents(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module, with copies of the lists and dicts among them: models keep caches there."""
-    return {
-        name: (value, value.copy()) if type(value) in (list, dict) else (value, None)
-        for name, value in vars(module).items()
-    }
-
-
-def _restore(module: nn.Module, contents: dict[str, Any]) -> None:
-    attributes = vars(module)
-    for name in [name for name in attributes if name not in contents]:
-        del attributes[name]
-    for name, (value, copy) in contents.items():
-        attributes[name] = value
-        if copy is not None and not _is_same(value, copy):
-            value.clear()
-            (value.extend if isinstance(value, list) else value.update)(copy)
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    return (
-        len(a) == len(b)
-        and all(
-            x is y for x, y in zip(*((one.values() if isinstance(one, dict) else one) for one in (a, b)), strict=True)
-        )
-        and (not isinstance(a, dict) or a.keys() == b.keys())
-    )

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gc_core import axes as ax
@@ -16,6 +16,7 @@ from gc_torch import products
 from gc_torch.operations import Made, aten
 from gc_torch.products import is_layer
 from gc_torch.trace import Trace
+from gc_torch.unchanged import Saved
 
 _NORMS = {
     aten.native_layer_norm, aten.native_group_norm, aten.native_batch_norm, aten.cudnn_batch_norm,
@@ -33,38 +34,39 @@ _NOTHING = {aten.empty_like, aten.zeros_like, aten.ones_like, aten.new_zeros, at
 class Reader(TorchDispatchMode):
     """Takes down in a `Trace` what the operations of a program do with its parameters."""
 
-    def __init__(self, trace: Trace):
+    def __init__(self, trace: Trace, fake: FakeTensorMode | None, saved: Saved | None):
         super().__init__()
-        self.trace = trace
+        self.trace, self.fake, self.saved = trace, fake, saved
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = self._run(func, args, kwargs)
         packet = _packet(func)
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        if not any(id(x) in self.trace.made for x in tensors):
-            if func is not aten.lift_fresh.default or not any(map(self.trace.is_data, tensors)):
-                quiet = all(id(x) in self.trace.quiet for x in tensors)
-                written = func._schema.is_mutable and not quiet
-                self.trace.mark(out, None, quiet=quiet)
-                if written and args and isinstance(args[0], Tensor):
-                    self.trace.quiet.pop(id(args[0]), None)
-            else:
-                self.trace.mark(out, None, quiet=True)
-            return out
-        if packet not in _NOTHING:
+        if any(id(x) in self.trace.made for x in tensors):
             _RULES.get(packet, _unknown)(self.trace, packet, args, kwargs, out)
-        else:
-            self.trace.mark(out, None, quiet=True)
+            return out
+        data = any(map(self.trace.is_data, tensors)) and func is not aten.lift_fresh.default
+        self.trace.mark(out, None, quiet=not data)
+        if data and func._schema.is_mutable and isinstance(args[0], Tensor):
+            self.trace.quiet.pop(id(args[0]), None)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if func.overloadpacket is aten._grouped_mm:  # on fake tensors it wants bfloat16
-            a, b = args[:2]
-            shape = (*a.shape[:-1], b.shape[-1]) if a.ndim == 2 else (*b.shape[:-2], a.shape[-2], b.shape[-1])
-            if isinstance(a, torch._subclasses.FakeTensor):
-                return a.new_empty(shape)
+        if self.fake is not None:
+            # Otherwise an operation on parameters and buffers alone would be computed, and may write to them.
+            args, kwargs = pytree.tree_map_only(Tensor, self._as_fake, (args, kwargs))
+            if func.overloadpacket is aten._grouped_mm:  # on fake tensors it wants bfloat16
+                a, b = args[:2]
+                rows = a.shape[:-1] if a.ndim == 2 else (*b.shape[:-2], a.shape[-2])
+                return a.new_empty((*rows, b.shape[-1]))
+        elif self.saved is not None and func._schema.is_mutable:
+            self.saved.before(func, args)
         return func(*args, **kwargs)
+
+    def _as_fake(self, x: Tensor) -> Tensor:
+        assert self.fake is not None
+        return x if isinstance(x, FakeTensor) else self.fake.from_tensor(x)
 
 
 def _packet(func: Any) -> Any:
@@ -77,6 +79,11 @@ def _packet(func: Any) -> Any:
 
 
 # ---- What an operation does. `out` is its result, and `packet` its kind
+
+
+def _nothing(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Only the shape is read."""
+    trace.mark(out, None, quiet=True)
 
 
 def _structure(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -270,6 +277,7 @@ _RULES: dict[Any, Rule] = {
     **dict.fromkeys(_NORMS, _norm),
     **dict.fromkeys(ops.SUMS | ops.TIMES, _elements),
     **dict.fromkeys(_SUMS, _reduce),
+    **dict.fromkeys(_NOTHING, _nothing),
     **dict.fromkeys([aten.cat, aten.stack, aten.concat], _join),
     **dict.fromkeys([aten._weight_norm_interface, aten._weight_norm], _weight_norm),
     **dict.fromkeys([aten.copy_, aten.index_put_, aten.index_put, aten.slice_scatter, aten.select_scatter], _write),

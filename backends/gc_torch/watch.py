@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gc_torch.layers import stand_ins
-from gc_torch.program import Batch, as_it_was, caller
+from gc_torch.program import Batch, caller
+from gc_torch.unchanged import Saved, as_it_was
 
 
 def watched(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch) -> "Watch":
@@ -85,7 +86,7 @@ class Watch(TorchDispatchMode):
         self.quiet = WeakTensorKeyDictionary()  # tensors without data: parameters, buffers, and what is made of them
         self.keys: dict[Any, int] = {}
         self.parameters = list(model.parameters())
-        self.saved: dict[int, Tensor] = {}
+        self.saved = Saved(self.parameters)
         attributes = (x for module in model.modules() for x in vars(module).values())
         for x in [*self.parameters, *model.buffers(), *(x for x in attributes if isinstance(x, Tensor))]:
             self.quiet[x] = True
@@ -105,8 +106,7 @@ class Watch(TorchDispatchMode):
 
     def __exit__(self, *exception):
         super().__exit__(*exception)
-        for i, before in self.saved.items():
-            self.parameters[i].copy_(before)
+        self.saved.restore()
         for node in self.nodes.values():  # tensors were kept for their ids
             del node.like
         self.nodes.clear()
@@ -117,7 +117,7 @@ class Watch(TorchDispatchMode):
         nodes = [self.nodes[id(x)] for x in tensors if id(x) in self.nodes]
         others = [x for x in tensors if id(x) not in self.nodes]
         if func._schema.is_mutable:
-            self._save_parameters(func, args)
+            self.saved.before(func, args)
         call = Call(func, args, kwargs).map(lambda x: self.nodes.get(id(x), x)) if nodes else None
         out = func(*args, **kwargs)
 
@@ -158,17 +158,6 @@ class Watch(TorchDispatchMode):
                     self.quiet[x] = True
                 else:
                     self.quiet.pop(x, None)
-
-    def _save_parameters(self, func: Any, args: tuple) -> None:
-        """Keep copies of the parameters that are about to be written to."""
-        written = [
-            x.untyped_storage().data_ptr()
-            for argument, x in zip(func._schema.arguments, args, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(x, Tensor)
-        ]
-        for i, parameter in enumerate(self.parameters):
-            if i not in self.saved and parameter.untyped_storage().data_ptr() in written:
-                self.saved[i] = parameter.clone()
 
 
 _aten = torch.ops.aten
