@@ -4,24 +4,25 @@ A pattern is what `overrides` takes (`*`, `?`, `[…]` as in file names), so tha
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 
-def collapsed(rows: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+def collapsed(rows: Sequence[Any], every: Iterable[str] | None = None) -> list[tuple[str, list[Any]]]:
     """Groups of rows that differ in numbers in their names alone, each with its pattern, in the order of the first.
 
     Args:
         rows: named tuples, whose first field is the name.
+        every: all names among which the patterns must stand for these; not given, those of the rows.
     """
     alike: dict[Any, list[Any]] = {}
     for row in rows:
         alike.setdefault((tuple(_texts(row[0])), *row[1:]), []).append(row)
-    every = "\n".join(row[0] for row in rows)
+    lines = "\n".join((row[0] for row in rows) if every is None else every)
     shown = [
         (pattern, [row for row in same if row[0] in names])
         for same in alike.values()
-        for pattern, names in exact([row[0] for row in same], every)
+        for pattern, names in exact([row[0] for row in same], lines)
     ]
     place = {row[0]: i for i, row in enumerate(rows)}
     return sorted(shown, key=lambda one: place[one[1][0][0]])

@@ -167,7 +167,11 @@ class Plan(Mapping[str, Row]):
             f"GC applies to {len(on)} of {of} tensors ({size_on:,} of {size:,} elements): per output unit, the "
             "gradient's mean over the listed axes is subtracted."
         )
-        if any(row.proof for row in self.rows):
+        shown = {reason_of(row.proof) for row in self.rows if row.proof}
+        if Proof.READ in shown:
+            read = sum(reason_of(row.proof) is Proof.READ for row in self.rows)
+            head += f" {read} of {len(self.rows)} were read from what the model does with the batch."
+        if shown - {Proof.READ, Proof.NOT_REACHED} or shown == {Proof.NOT_REACHED}:
             verified = sum(reason_of(row.proof) in (Proof.VERIFIED, Proof.PARTLY) for row in on)
             head += f" Running the model has verified {verified} of these {len(on)}."
         return head
@@ -189,7 +193,8 @@ def _cells(shown: tuple[str, list[Row]]) -> tuple[str, ...]:
     name += f" ({len(others) + 1} alike)" if others else ""
     shape = "×".join(map(str, row.shape)) or "scalar"
     why = f"{row.why} (frozen)" if row.frozen else row.why
-    return name, shape, row.mean_over, f"{why}; {row.proof}" if row.proof else why
+    said = row.proof and reason_of(row.proof) is not Proof.READ
+    return name, shape, row.mean_over, f"{why}; {row.proof}" if said else why
 
 
 def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:

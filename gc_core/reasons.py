@@ -24,6 +24,8 @@ class Reason(Enum):
     STORED = "stored {stored}"
     STACKED = "stacked layers: {inner}"
     BY_SHAPE = "by shape alone: {inner}"
+    READ = "read from the program: {operation} sums over it"
+    FACTOR_IN = "low-rank factor on the side of the input: its rows are what the product's weight vectors are made of"
     OVERRIDE = "override {pattern!r}"
     # Left alone.
     FAN_IN_ONE = "one weight per output: GC would freeze it"
@@ -44,12 +46,20 @@ class Reason(Enum):
     SHARED = "shared by layers that read it in different ways: {names}"
     FACTOR = "low-rank factor: its columns are no weight vectors"
     FOREIGN = "not a parameter of the model that GC was attached to"
+    ADDED = "added to the data"
+    INPUT = "part of the data: the input of other layers"
+    DIFFERENT = "read in different ways: {ways}"
+    FUNCTION = "used through a function that is not linear in it: override with {value} if it is the weight"
+    NOT_LINEAR = "used by {operation}, which is not a sum over it"
+    PRODUCT = "multiplied by another parameter: override with {value} if it is the weight"
+    UNCLEAR = "the program does not show what it is: {what}"
     UNKNOWN = "unknown module, left alone: override if it is a weight"
 
 
 class Proof(Enum):
     """What running a model on a batch has shown of one parameter; the value is the sentence."""
 
+    READ = "read from the program"
     VERIFIED = "verified"
     PARTLY = "verified for {whole:,} of {outputs:,} outputs, the others were not reached"
     NOT_REACHED = "not reached by the batch"

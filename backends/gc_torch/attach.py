@@ -9,8 +9,8 @@ from torch import nn
 from gc_core.plan import Overrides
 from gc_torch.attach_backward import InBackward
 from gc_torch.attach_step import AtStep
-from gc_torch.plan import ModelPlan
-from gc_torch.plan import plan as plan_of
+from gc_torch.model_plan import ModelPlan
+from gc_torch.plan import quiet_plan, warn_if_left_out
 from gc_torch.step import CentralizingOptimizer
 
 PLACES = ("step", "gradient")
@@ -103,7 +103,10 @@ def attach(
     by centralizing the gradient first.
     """
     _check(optimizer, model, plan, overrides, where)
-    plan = plan_of(model, overrides) if plan is None else plan
+    if plan is None:
+        plan = quiet_plan(model, overrides)
+        if any(row.axes is not None for row in plan.rows):  # else it is an error, below
+            warn_if_left_out(plan, stacklevel=3)
     hooks: AtStep | InBackward
     if where == "gradient":
         hooks = InBackward(model, plan)

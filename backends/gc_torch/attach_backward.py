@@ -14,7 +14,7 @@ from gc_core.plan import Row
 from gc_torch import sharded
 from gc_torch.arrays import TORCH
 from gc_torch.attach_step import phi
-from gc_torch.plan import ModelPlan
+from gc_torch.model_plan import ModelPlan
 from gc_torch.rows import reshaped
 
 

@@ -15,8 +15,8 @@ from gc_core.plan import Row
 from gc_core.reasons import GCWarning, Reason, reason_of
 from gc_torch import sharded
 from gc_torch.arrays import TORCH, rounded, widen
+from gc_torch.model_plan import ModelPlan
 from gc_torch.operator import center
-from gc_torch.plan import ModelPlan
 from gc_torch.rows import Rows
 
 

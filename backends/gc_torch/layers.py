@@ -4,8 +4,11 @@ A class is known if its library defines it, or it is derived from such a class; 
 """
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -88,6 +91,23 @@ def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
     return None
 
 
+def stand_ins(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
+    """Parameters in whose place the layer reads a tensor computed from them, its name, and whether it has it already.
+
+    What the layer does with that tensor is what counts: the norm that it is divided by depends on more weights.
+    """
+    if parametrize.is_parametrized(module):
+        for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr]
+            kinds = [type(one) for one in chain.children()]
+            if kinds in ([parametrizations._WeightNorm], [parametrizations._SpectralNorm]):
+                learned = "original1" if kinds == [parametrizations._WeightNorm] else "original"
+                yield getattr(chain, learned), tensor_name, True
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, (WeightNorm, SpectralNorm)):
+            learned = "_v" if isinstance(hook, WeightNorm) else "_orig"
+            yield getattr(module, hook.name + learned), hook.name, False
+
+
 # ---- PyTorch's own layers
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -113,50 +133,63 @@ _SCALES = r"g|b|alpha|beta|a_?2|b_?2|weight"  # so called, and with at most one 
 def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = "") -> View:
     """How a layer sees one of its own parameters."""
     shape = tuple(parameter.shape)
-    layer = prefix + class_name(module)
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and local == "weight":
+    cls = _class_of(module)
+    layer = prefix + cls.__name__
+    if issubclass(cls, (nn.Embedding, nn.EmbeddingBag)) and local == "weight":
         return layouts.left_alone(shape, layouts.EMBEDDING)
-    if isinstance(module, _NORMS) and local in ("weight", "bias"):
+    if issubclass(cls, _NORMS) and local in ("weight", "bias"):
         return layouts.left_alone(shape, layouts.NORM)
-    if isinstance(module, nn.PReLU) and local == "weight":
+    if issubclass(cls, nn.PReLU) and local == "weight":
         return layouts.left_alone(shape, layouts.ACTIVATION)
-    if isinstance(module, nn.MultiheadAttention) and local in ("bias_k", "bias_v"):
+    if issubclass(cls, nn.MultiheadAttention) and local in ("bias_k", "bias_v"):
         return layouts.left_alone(shape, layouts.BIAS_KV)
-    if isinstance(module, _ConvTransposeNd) and local == "weight":
-        groups = module.groups
+    if issubclass(cls, _ConvTransposeNd) and local == "weight" and hasattr(module, "groups"):  # a traced one has none
+        groups: int = module.groups  # type: ignore[assignment]
         out, more = (f"out/{groups}", f", {groups} groups") if groups > 1 else ("out", "")
         return _named(layouts.in_out(shape, groups), layer, f"(in, {out}{', k' * (len(shape) - 2)}){more}")
     for known, names in _OUT_FIRST.items():
-        if isinstance(module, known) and re.fullmatch(names, local):
+        transposed = issubclass(cls, _ConvTransposeNd)
+        if issubclass(cls, known) and not transposed and re.fullmatch(names, local):
             rest = ", in" if known is nn.Bilinear else ", k" * (len(shape) - 2)
             return _named(layouts.out_first(shape), layer, f"(out, in{rest})")
-    if found := libraries.view_of(module, local, shape):
+    if found := libraries.view_of(module, cls, local, shape):
         return _named(found[0], layer, found[1])
-    return layouts.left_alone(shape, _why_unknown(module, local, shape))
+    return layouts.left_alone(shape, why_unknown(cls, local, shape))
 
 
 def _named(view: View, layer: str, stored: str) -> View:
     return view if view.axes is None else view._replace(why=Why(Reason.LAYER, layer=layer, stored=stored))
 
 
-def _why_unknown(module: nn.Module, local: str, shape: Sequence[int]) -> Why:
+def why_unknown(cls: type, local: str, shape: Sequence[int]) -> Why:
+    """Why a parameter of a layer that nobody knows is left alone, as its name may say."""
     long_axes = sum(n > 1 for n in shape)
-    if len(shape) <= 1 and "norm" in type(module).__name__.lower():
+    if len(shape) <= 1 and "norm" in cls.__name__.lower():
         return layouts.NORM
     for pattern, reason in _BY_NAME.items():
         if re.fullmatch(pattern, local):
             return Why(reason)
-    if long_axes <= 1 and (len(shape) > 2 or re.fullmatch(_SCALES, local)) and not isinstance(module, nn.Linear):
+    if long_axes <= 1 and (len(shape) > 2 or re.fullmatch(_SCALES, local)) and not issubclass(cls, nn.Linear):
         return Why(Reason.SCALE)
     return layouts.UNKNOWN
 
 
-def class_name(module: nn.Module) -> str:
-    """The layer's class; of a parametrized or sharded (FSDP2) one the class it had before."""
+def _class_of(module: nn.Module) -> type:
+    """The layer's class: of a parametrized or sharded (FSDP2) one that it had before, of a scripted one its source."""
     cls = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return _class_before_scripting(module) or cls
     while (before := cls.__bases__[-1]) and cls.__name__ in (
         f"Parametrized{before.__name__}",
         f"FSDP{before.__name__}",
     ):
         cls = before
-    return cls.__name__
+    return cls
+
+
+def _class_before_scripting(module: Any) -> type | None:
+    """By the name that TorchScript gives its types, __torch__.package.page.Class, if that is imported."""
+    name = re.sub(r"___torch_mangle_\d+\.", "", module._c._type().qualified_name()).removeprefix("__torch__.")
+    page, _, cls = name.rpartition(".")
+    found = getattr(sys.modules.get(page), cls, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None

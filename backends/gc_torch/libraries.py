@@ -4,7 +4,7 @@ A class counts only where that library defines it, or a class derived from it; n
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -16,23 +16,13 @@ Shape = tuple[int, ...]
 Found = tuple[View, str]  # the view, and how the weight is stored in words
 
 
-def view_of(module: nn.Module, local: str, shape: Shape) -> Found | None:
+def view_of(module: nn.Module, cls: type, local: str, shape: Shape) -> Found | None:
     """The view of a parameter, and how it is stored in words; None if no library is known to define its layer."""
-    for library, name in _classes(module):
-        for find in _LIBRARIES.get(library, ()):
-            if found := find(module, name, local, shape):
-                return found
+    for one in cls.__mro__:
+        find = _LIBRARIES.get(one.__module__.partition(".")[0])
+        if find and (found := find(module, one.__name__, local, shape)):
+            return found
     return None
-
-
-def defines(module: nn.Module, library: str, name: str) -> bool:
-    """Whether a library defines the module's class, or one that it is derived from, by that name."""
-    return (library, name) in _classes(module)
-
-
-def _classes(module: nn.Module) -> Iterator[tuple[str, str]]:
-    for cls in type(module).__mro__:
-        yield cls.__module__.partition(".")[0], cls.__name__
 
 
 def _transformers(module: Any, name: str, local: str, shape: Shape) -> Found | None:
@@ -76,8 +66,8 @@ def _flat_experts(shape: Shape, one: Any) -> View:
     return layouts.weight(seen, range(2, len(seen)), "", stored=shape)
 
 
-_LIBRARIES: dict[str, list[Callable[[Any, str, str, Shape], Found | None]]] = {
-    "transformers": [_transformers],
-    "torch_geometric": [_geometric],
-    "timm": [_timm],
+_LIBRARIES: dict[str, Callable[[Any, str, str, Shape], Found | None]] = {
+    "transformers": _transformers,
+    "torch_geometric": _geometric,
+    "timm": _timm,
 }

@@ -14,8 +14,8 @@ from torch.optim.sgd import sgd
 from gc_core import checks
 from gc_torch import path, sharded
 from gc_torch.arrays import TORCH, given
+from gc_torch.model_plan import ModelPlan
 from gc_torch.pieces import Columns
-from gc_torch.plan import ModelPlan
 from gc_torch.step import CentralizingOptimizer, Params, place, read
 
 

@@ -6,13 +6,13 @@ built before this package is imported. Objects hidden by `gc.freeze()` are not f
 """
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from gc_core.plan import Row
-from gc_torch.plan import ModelPlan, parameter_of, plan
+from gc_torch.model_plan import ModelPlan, by_layers, parameter_of
 
 # They hold parameters, and do nothing with them: alone they say no more than a list.
 CONTAINERS = (nn.ParameterList, nn.ParameterDict)
@@ -41,7 +41,7 @@ def rows_by_owner(parameters: Iterable[Tensor]) -> dict[int, Owned]:
     roots = _roots(wanted)
     for root in roots:
         made = _plan_of(root, wanted)
-        for one in () if made is None else owned_in(root, made, wanted):
+        for one in () if made is None else owned_in(list(root.modules()), made, wanted):
             if len(roots) > 1:
                 one = one._replace(row=one.row._replace(name=f"{type(root).__name__}.{one.row.name}"))
             key = id(parameter_of(one.owner, one.local))
@@ -51,10 +51,10 @@ def rows_by_owner(parameters: Iterable[Tensor]) -> dict[int, Owned]:
     return {key: one for key, one in found.items() if key not in differ}
 
 
-def owned_in(root: nn.Module, made: ModelPlan, wanted: set[int]) -> Iterator[Owned]:
-    """Those of the wanted parameters that modules below a root own, with their rows in its plan."""
-    for module in root.modules():
-        for local, p in _own(module):
+def owned_in(modules: Sequence[nn.Module], made: ModelPlan, wanted: set[int]) -> Iterator[Owned]:
+    """Those of the wanted parameters that these modules own, with their rows in a plan."""
+    for module in modules:
+        for local, p in own_parameters(module):
             row = made.row_of(p) if id(p) in wanted else None
             if row is not None and row.shape == tuple(p.shape):
                 yield Owned(row, module, local)
@@ -62,12 +62,12 @@ def owned_in(root: nn.Module, made: ModelPlan, wanted: set[int]) -> Iterator[Own
 
 def _plan_of(root: nn.Module, wanted: set[int]) -> ModelPlan | None:
     try:
-        return plan(root)
+        return by_layers(root)
     except ValueError:
         # Another parameter of a model that is not ours has no shape yet; of ours it is an error.
         for module in root.modules():
-            if any(id(p) in wanted for _, p in _own(module)) and module is not root:
-                plan(module)
+            if any(id(p) in wanted for _, p in own_parameters(module)) and module is not root:
+                by_layers(module)
         return None
 
 
@@ -81,7 +81,7 @@ def _roots(wanted: set[int]) -> list[nn.Module]:
                 parents.setdefault(id(child), []).append(module)
     roots: dict[int, nn.Module] = {}
     seen: set[int] = set()
-    above = [module for module in modules if any(id(p) in wanted for _, p in _own(module))]
+    above = [module for module in modules if any(id(p) in wanted for _, p in own_parameters(module))]
     while above:
         module = above.pop()
         if id(module) in seen:
@@ -94,7 +94,7 @@ def _roots(wanted: set[int]) -> list[nn.Module]:
     return list(roots.values())
 
 
-def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def own_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """A module's own parameters."""
     try:
         return ((local, p) for local, p in module._parameters.items() if p is not None)

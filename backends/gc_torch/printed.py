@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from gc_core.plan import Row
+from gc_core import left_out
+from gc_core.plan import Plan, Row
 from gc_core.reasons import GCWarning, Reason, reason_of
 from gc_torch import path, prepare, sharded
 
@@ -61,19 +62,19 @@ def warn_of_guesses(rows: Sequence[Row], stacklevel: int) -> None:
         )
 
 
-def warn_if_nothing(one: Any, rows: Sequence[Row], stacklevel: int = 4) -> None:
-    """Say if GC is on, and nothing is centralized."""
-    on = [group for group in one.param_groups if group["gc_on"] is not None]
-    if on and any(len(row.shape) > 1 for row in rows) and all(row.axes is None for row in rows):
-        some = [row for row in rows if len(row.shape) > 1]
-        name = type(one).__name__
-        warnings.warn(
-            f"GC is on, and applies to none of the {len(rows)} parameters: gc_torch.{name} does what "
-            f"torch.optim.{name} does. {some[0].name} is left alone ({some[0].why}). print(optimizer.plan) says "
-            "why; name the axes with plan=gc_torch.plan(model, overrides), or mean it with gc_on=None",
-            GCWarning,
-            stacklevel=stacklevel,
-        )
+def warn_if_left_out(now: Plan, given: Any, stacklevel: int) -> None:
+    """Say if GC is on and applies to nothing that trains, or leaves out much of it.
+
+    Args:
+        now: the plan of the optimizer's parameters.
+        given: the plan that the user gave, which has been said already to leave them out, or means it so.
+        stacklevel: as of `warnings.warn`.
+    """
+    if not any(len(row.shape) > 1 for row in now.rows):  # biases, norms: nobody expects GC there
+        return
+    nothing = all(row.axes is None for row in now.rows)
+    if given is None or (nothing and isinstance(given, Plan) and any(row.axes is not None for row in given.rows)):
+        left_out.warn_if_left_out(now, "gc_torch.plan(model, batch=…)", stacklevel=stacklevel)
 
 
 def warn_of_loaded_gc(current: Sequence[dict[str, Any]], loaded: Sequence[dict[str, Any]]) -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from gc_core import layouts
 from gc_core.plan import Row
 from gc_core.reasons import Reason, Why
-from gc_torch.owners import owned_in, rows_by_owner
-from gc_torch.plan import ModelPlan, by_shape, parameter_of
+from gc_torch.model_plan import ModelPlan, parameter_of
+from gc_torch.owners import own_parameters, owned_in, rows_by_owner
+from gc_torch.tree import by_shape
 
 
 class Source(Enum):
@@ -80,8 +81,8 @@ class Rows:
         plan = self.plan
         if plan is None or not plan.rows or not params or any(plan.row_of(p) is not None for p in params):
             return
-        model = plan.model
-        if model is None or not {id(p) for p in nn.Module.parameters(model)} & {id(p) for p in params}:
+        there = {id(p) for module in plan.modules for _, p in own_parameters(module)}
+        if not there & {id(p) for p in params}:
             raise ValueError(
                 f"plan must be made of the model whose parameters these are; it has {len(plan)}, and none of them is "
                 "here (copying replaces parameters: make the plan of the copy)"
@@ -132,12 +133,11 @@ class Rows:
         if self.plan is not None and unknown:
             rows = {key: self.plan.row_of(p) for key, p in unknown.items()}
             known = {key: _Named(row) for key, row in rows.items() if row and row.shape == tuple(unknown[key].shape)}
-            model = self.plan.model
-            if model is not None:
-                known |= {id(parameter_of(one.owner, one.local)): one for one in owned_in(model, self.plan, set(known))}
-            yield Source.PLAN, known
-            if unknown and model is not None:
-                again = owned_in(model, self.plan.again(), set(unknown))
+            modules = self.plan.modules
+            owned = owned_in(modules, self.plan, set(known))
+            yield Source.PLAN, known | {id(parameter_of(one.owner, one.local)): one for one in owned}
+            if unknown and modules:
+                again = owned_in(modules, self.plan.again(), set(unknown))
                 yield Source.OWNER, {id(parameter_of(one.owner, one.local)): one for one in again}
         if unknown and not self.declared and not self.only_plan:
             yield Source.OWNER, rows_by_owner(unknown.values())

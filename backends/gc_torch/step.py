@@ -12,10 +12,10 @@ from gc_core.plan import Row
 from gc_torch import memory, path, prepare, printed, sharded
 from gc_torch.arrays import TORCH, as_scalar
 from gc_torch.kept import Kept
+from gc_torch.model_plan import ModelPlan
 from gc_torch.owners import CONTAINERS
 from gc_torch.pieces import Columns
-from gc_torch.plan import ModelPlan
-from gc_torch.plan import plan as plan_of
+from gc_torch.plan import quiet_plan
 from gc_torch.prepare import Batch
 from gc_torch.rows import Rows
 from gc_torch.scratch import Scratch
@@ -70,14 +70,14 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if isinstance(params, CONTAINERS):  # as for torch.optim: tensors, and no layer
             params = list(params.values()) if isinstance(params, nn.ParameterDict) else list(params)
         elif isinstance(params, nn.Module):
-            made = plan_of(params) if plan is None else made
+            made = quiet_plan(params) if plan is None else made
             params = list(params.parameters())
         if isinstance(params, Tensor):
             return params  # PyTorch says what is wrong with it
         groups: list[Any] = list(params)
         if groups and isinstance(groups[0], nn.Module):
-            models = nn.ModuleList(groups)
-            made, groups = (plan_of(models) if plan is None else made), list(models.parameters())
+            made = quiet_plan(groups) if plan is None else made
+            groups = list(nn.ModuleList(groups).parameters())
         self._rows_of_plan = Rows(made, declared=plan == OUT_FIRST)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
@@ -94,7 +94,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             rows.refuse_foreign(params)
         del self._given_plan
         self._find_rows(stacklevel=4)
-        printed.warn_if_nothing(self, [row for i in range(len(self.param_groups)) for row in self._rows(i)])
+        if any(group["gc_on"] is not None for group in self.param_groups):
+            printed.warn_if_left_out(self.plan, plan, stacklevel=5)
 
     def _start(self) -> None:
         self._scratch = Scratch()

@@ -15,6 +15,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 import gc_torch as gct
 
+# Most of these models are one raw parameter that is left alone.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
 IMAGES = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(2))
 WRONG = "the plan is not what the model does with this batch"
