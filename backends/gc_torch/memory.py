@@ -18,7 +18,7 @@ def outside(x: Tensor) -> str:
     >>> x = torch.ones(4)
     >>> outside(x)
     ''
-    >>> x.untyped_storage().resize_(8)
+    >>> _ = x.untyped_storage().resize_(8)
     >>> outside(x)
     'its storage has 8 bytes, and its elements reach to byte 16'
     """

@@ -22,7 +22,7 @@ class ModelPlan(Plan):
         overrides: those that the rows have already.
 
     >>> layer = nn.Linear(3, 2)
-    >>> plan(layer).row_of(layer.weight).axes
+    >>> by_layers(layer).row_of(layer.weight).axes
     (1,)
     """
 

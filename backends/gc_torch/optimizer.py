@@ -36,6 +36,7 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or value.
 
+    >>> from torch import nn
     >>> layer = nn.Linear(3, 1, bias=False)
     >>> _ = nn.init.constant_(layer.weight, 1.0)
     >>> layer.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])
@@ -203,6 +204,7 @@ class Adam(_AdamSteps, torch.optim.Adam):
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or value.
 
+    >>> from torch import nn
     >>> layer = nn.Linear(3, 1, bias=False)
     >>> _ = nn.init.constant_(layer.weight, 1.0)
     >>> layer.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])  # Φ of it: 2, −1, −1
@@ -257,6 +259,7 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or value.
 
+    >>> from torch import nn
     >>> layer = nn.Linear(3, 1, bias=False)
     >>> _ = nn.init.constant_(layer.weight, 2.0)
     >>> layer.weight.grad = torch.tensor([[3.0, 0.0, 0.0]])

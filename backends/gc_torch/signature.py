@@ -33,6 +33,7 @@ def looks(column: Sequence[Tensor]) -> Looks:
     Raises:
         RuntimeError: a tensor has no strides, or no storage.
 
+    >>> import torch
     >>> x = torch.ones(2, 3)
     >>> looks([x]) == looks([torch.zeros(2, 3)]), looks([x]) == looks([torch.zeros(3, 2).t()])
     (True, False)

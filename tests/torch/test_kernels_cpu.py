@@ -318,7 +318,7 @@ def test_without_numba_it_works_and_says_what_would_be_faster():
 optimizer.step()
 assert "gc_torch.kernels_cpu" not in sys.modules
 assert torch.equal(p[:, 0], torch.full((400,), 249.5))
-print("path: fused (pip install numba would make it faster)" in repr(optimizer))
+print("path: fused (without numba, which is not installed: pip install numba makes it faster)" in repr(optimizer))
 """
     assert run("import sys\nsys.modules['numba'] = sys.modules['llvmlite'] = None\n" + STEP + code) == ["True"]
 

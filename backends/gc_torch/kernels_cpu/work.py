@@ -17,6 +17,7 @@ def work(seen: Any) -> tuple[np.ndarray, np.ndarray]:
     Args:
         seen: `Geometry` of each tensor.
 
+    >>> from gc_torch import table
     >>> items, counts = work([table.Geometry(1000, 1, 1, 256, 1), table.Geometry(1, 300, 1000, 1, 1)])
     >>> items[:3].tolist(), counts.tolist()
     ([[1, 0, 1000, 0, 37, 0], [1, 0, 1000, 37, 75, 1], [1, 0, 1000, 75, 112, 2]], [8, 5, 4])
@@ -58,6 +59,7 @@ def work(seen: Any) -> tuple[np.ndarray, np.ndarray]:
 def shares(items: np.ndarray, counts: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the share of each thread in each stage begins and ends, in items: in one run, and even.
 
+    >>> from gc_torch import table
     >>> items, counts = work([table.Geometry(1000, 1, 1, 256, 1)])
     >>> [cuts.tolist() for cuts in shares(items, counts, 2)]
     [[[0, 2]], [[2, 4]]]
