@@ -116,6 +116,10 @@ class Training(RuleBasedStateMachine):
     def choose(self, data, things):
         return things[data.draw(st.integers(0, len(things) - 1))]
 
+    def meet(self):
+        """The optimizer sees its parameters: of one that no layer owns it knows the place, and the shape that it had."""
+        return self.quietly(lambda: self.optimizer.plan)
+
     def dies(self, params, do):
         """Do something that takes parameters out of the model and the optimizer: nothing may keep them alive."""
         refs = [weakref.ref(p) for p in params]
@@ -258,6 +262,8 @@ class Training(RuleBasedStateMachine):
         else:
             self.orphans[id(new)] = self.orphans.pop(id(p))
         self.put(p, new, state=state)
+        if not layers:
+            self.meet()
         old = [p]
         del p
         self.dies(old, lambda: None)
@@ -301,6 +307,7 @@ class Training(RuleBasedStateMachine):
         new = nn.Parameter(self.guarded(p.detach()))
         self.orphans[id(new)] = self.view(p)
         self.put(p, new, state=True)
+        self.meet()
 
     @rule(data=st.data())
     def tie(self, data):
