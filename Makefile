@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all lint format docs ports bench gpu clean
+.PHONY: help demo study test test-all lint format docs ports zoo bench gpu clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -11,6 +11,7 @@ PORTS := .venv-ports/bin/python
 # Of the machine with the GPU, which has everything already.
 GPU_PYTHON ?= python3
 TOOLS := .venv-tools/bin/python
+ZOO := .venv-zoo/bin/python
 
 # What is tested is this folder, whatever the caller's shell puts in front of it.
 unexport PYTHONPATH PYTHONHOME
@@ -50,15 +51,19 @@ docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
 	$(PORTS) -m examples.ports
 
+zoo: .venv-zoo/.ready  ## compare what layers, programs and numbers say of many models, and write docs/zoo.md: make zoo ARGS="timm"
+	$(ZOO) -W ignore -m examples.zoo $(ARGS)
+
 bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: make bench ARGS="--parts resnet50"
 	$(PY) -m benchmarks.torch_cpu $(ARGS)
 	$(PY) -m benchmarks.jax_step
+	$(PY) -m benchmarks.plan_time
 
 gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs nothing: make gpu GPU_PYTHON=python3
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove .venv and everything built; runs/ stays
-	rm -rf .venv .venv-ports .venv-tools build dist docs/_build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ports .venv-tools .venv-zoo build dist docs/_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: installs only add to it, and are repeated when what they read has changed.
@@ -96,4 +101,11 @@ clean:  ## remove .venv and everything built; runs/ stays
 	$(PY) -m venv --clear .venv-tools
 	$(subst $(PY),$(TOOLS),$(PIP)) hatchling
 	$(subst $(PY),$(TOOLS),$(PIP)) --no-build-isolation --editable '.[torch,jax]' --requirement examples/tools/requirements.txt
+	@touch $@
+
+# Of their own versions, without our constraints: torchvision is built for one of PyTorch. Large: a CUDA build.
+.venv-zoo/.ready: .venv/.build examples/zoo/requirements.txt
+	$(PY) -m venv --clear .venv-zoo
+	$(ZOO) -m pip install --disable-pip-version-check hatchling
+	$(ZOO) -m pip install --disable-pip-version-check --no-build-isolation --editable . --requirement examples/zoo/requirements.txt
 	@touch $@

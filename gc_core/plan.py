@@ -168,12 +168,12 @@ class Plan(Mapping[str, Row]):
             "gradient's mean over the listed axes is subtracted."
         )
         shown = {reason_of(row.proof) for row in self.rows if row.proof}
-        if Proof.READ in shown:
-            read = sum(reason_of(row.proof) is Proof.READ for row in self.rows)
-            head += f" {read} of {len(self.rows)} were read from what the model does with the batch."
         if shown - {Proof.READ, Proof.NOT_REACHED} or shown == {Proof.NOT_REACHED}:
             verified = sum(reason_of(row.proof) in (Proof.VERIFIED, Proof.PARTLY) for row in on)
             head += f" Running the model has verified {verified} of these {len(on)}."
+        elif Proof.READ in shown:
+            read = sum(reason_of(row.proof) is Proof.READ for row in self.rows)
+            head += f" {read} of {len(self.rows)} were read from what the model does with the batch."
         return head
 
 

@@ -73,7 +73,11 @@ def conclusion(shape: Sequence[int], axes: Axes, uses: Sequence[Use]) -> View | 
     if kinds in ([Kind.ADDED, Kind.SCALED], [Kind.SCALED, Kind.ADDED]):
         kinds = [Kind.SCALED]
     if len(kinds) > 1:
-        return layouts.left_alone(shape, Why(Reason.DIFFERENT, ways=", ".join(kind.value for kind in kinds)))
+        summed = {frozenset(leaves(use.summed)) for use in uses if use.kind is Kind.SUMMED}
+        beside = {Kind.ADDED, Kind.SCALED, Kind.OTHER} >= set(kinds) - {Kind.SUMMED}  # as in a penalty on the weight
+        main = view(shape, axes, set(summed.pop())) if beside and len(summed) == 1 else None
+        ways = ", ".join(kind.value for kind in kinds)
+        return layouts.left_alone(shape, Why(Reason.DIFFERENT, ways=ways, main=main))
     if kinds == [Kind.OTHER]:
         return layouts.left_alone(shape, Why(Reason.NOT_LINEAR, operation=uses[0].operation))
     if kinds != [Kind.SUMMED]:
@@ -131,7 +135,8 @@ _UNSURE = {Reason.UNKNOWN, Reason.PARAMETRIZED}
 def decided(known: View, read: View | None) -> tuple[View, bool]:
     """The view of a parameter by its layer and by the program, and whether the two contradict each other.
 
-    What is read through a function or a product is a weight only where its layer says the same.
+    What is read through a function or a product, or is added or multiplied elsewhere too, is a weight only where its
+    layer says the same.
 
     Args:
         known: what its layer says; its axes are None where it is left alone or unknown.
@@ -155,6 +160,9 @@ def decided(known: View, read: View | None) -> tuple[View, bool]:
             return (View(known.shape, None, read.why) if reason in _UNSURE else known), False
         return (read if read.axes is not None or reason in _UNSURE else known), False
     if read.axes is not None and same_vectors(known[:2], read[:2]):  # type: ignore[arg-type]
+        return known, False
+    main = read.why.details.get("main") if isinstance(read.why, Why) else None
+    if main is not None and same_vectors((known.shape, known.axes), main):
         return known, False
     if why in (Reason.FUNCTION, Reason.PRODUCT):
         return View(known.shape, None, read.why), True

@@ -69,7 +69,11 @@ def read(
 def factors_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch) -> dict[str, tuple[bool, str]]:
     """Parameters whose product with another one meets the data: whether they are on its side, and the others."""
     views = named_views(model, parameters)
-    trace = _run(model, parameters, views, caller(batch), fake=False)
+    call = caller(batch, "verify")
+    try:
+        trace = _run(model, parameters, views, call, fake=True)
+    except Exception:  # it cannot run on shapes; then products are taken for layers
+        return {}
     found = {}
     for name, uses in trace.uses.items():
         if uses and all(use.factor or use.kind is Kind.FACTOR for use in uses):

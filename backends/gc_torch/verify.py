@@ -63,9 +63,9 @@ def shown(
         if parameter.is_meta or is_traceable_wrapper_subclass(parameter):
             kind = "on the meta device" if parameter.is_meta else f"a {type(parameter).__name__}"
             raise ValueError(f"verify needs whole parameters with values; {name} is {kind}: verify a plain model first")
-    watch = watched(model, {row.name: parameters[row.name] for row in asked}, batch)
     # The numbers of one factor say nothing about the weight vectors of their product.
-    factors = factors_of(model, parameters, batch) if watch.products else {}
+    factors = factors_of(model, parameters, batch)
+    watch = watched(model, {row.name: parameters[row.name] for row in asked}, batch, factors)
     return {row.name: _factor(row, *factors[row.name]) if row.name in factors else _shown(row, watch) for row in asked}
 
 

@@ -3,7 +3,7 @@
 Views, casts and sums of parameters only prepare a weight; what counts is the operation in which it meets the data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,13 +19,16 @@ from gc_torch.program import Batch, caller
 from gc_torch.unchanged import Saved, as_it_was
 
 
-def watched(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch) -> "Watch":
-    """Run the model in eval mode, and take down what it does with these parameters; it is left as it was."""
+def watched(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, factors: Collection[str] = ()) -> "Watch":
+    """Run the model in eval mode, and take down what it does with these parameters; it is left as it was.
+
+    Products of `factors` with each other are weights, and not what a layer gives.
+    """
     call = caller(batch, "verify")
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(as_it_was(model))
-        watch = stack.enter_context(Watch(dict(parameters), model))
+        watch = stack.enter_context(Watch(dict(parameters), model, factors))
         names = {parameter: name for name, parameter in parameters.items()}
         for module in model.modules():
             for parameter, tensor_name, ready in stand_ins(module):
@@ -76,11 +79,11 @@ def positive(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> 
 class Watch(TorchDispatchMode):
     """Takes down what happens to some parameters until they meet data."""
 
-    def __init__(self, roots: dict[str, Tensor], model: nn.Module):
+    def __init__(self, roots: dict[str, Tensor], model: nn.Module, factors: Collection[str] = ()):
         super().__init__()
         self.roots = roots
+        self.factors = frozenset(factors)
         self.uses: dict[str, dict[Any, Call]] = {}
-        self.products: set[str] = set()  # of two parameters, which may be factors of one weight
         self.inputs: set[str] = set()  # what is looked up, and then goes into layers as data does
         self.nodes: dict[int, Node] = {}  # by id; `like` keeps the tensor alive, and so its id its own
         self.quiet = WeakTensorKeyDictionary()  # tensors without data: parameters, buffers, and what is made of them
@@ -132,9 +135,7 @@ class Watch(TorchDispatchMode):
             any(is_float(x) for x in others) or len({node.roots for node in nodes}) > 1
         )
         if meets_data or is_product:
-            self._mark(out, quiet=False)
-            if not meets_data and len(call.roots) > 1:
-                self.products |= call.roots
+            self._mark(out, quiet=not meets_data and call.roots <= self.factors)
             for name in call.roots:
                 if not meets_data and all(node.looked_up for node in nodes if name in node.roots):
                     self.inputs.add(name)

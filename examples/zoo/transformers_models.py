@@ -30,6 +30,7 @@ SMALL = {
 
 def models() -> Iterator[Model]:
     """One for each type of model that AutoModel knows."""
+    transformers.logging.set_verbosity_error()
     for kind in modeling_auto.MODEL_MAPPING_NAMES:
         yield Model("transformers", kind, lambda kind=kind: build(kind), batch)
 
