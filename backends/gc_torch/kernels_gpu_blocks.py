@@ -23,6 +23,7 @@ from gc_torch.kernels_gpu_rules import begin, divide, end, read, write
 TILE = tl.constexpr(list_of_work.TILE)
 _HALF_TILE = tl.constexpr(TILE.value // 2)  # where each element has an address of its own: a whole one would be spilled
 STRIP = tl.constexpr(list_of_work.STRIP)
+_WITH_W = tl.constexpr(3)  # tiles of which the weights are kept as well; of more they would be spilled
 
 
 @triton.jit
@@ -142,19 +143,19 @@ def wide(
     total = tl.zeros([TILE], A)
     for k in tl.static_range(TILES):
         mask = at < whole - k * TILE
-        x = begin(_from(p, k * TILE, ALIGNED), at, mask, n, OPTIONS, A)
+        x, w = begin(_from(p, k * TILE, ALIGNED), at, mask, n, OPTIONS, A)
         total += tl.where(mask, x, 0.0)
-        kept = kept + (x,)
+        kept = kept + ((x, w),)
     total = tl.sum(total, axis=0)
     if RAGGED:
-        beside = begin(q, place, there, n, OPTIONS, A)
+        beside, its_w = begin(q, place, there, n, OPTIONS, A)
         total += tl.sum(tl.where(there, beside, 0.0), axis=0)
     mean = divide(total, length.to(A), A)
     for k in tl.static_range(TILES):
         mask = at < whole - k * TILE
-        end(_from(p, k * TILE, ALIGNED), at, mask, kept[k] - mean, n, OPTIONS, A)
+        end(_from(p, k * TILE, ALIGNED), at, mask, kept[k][0] - mean, kept[k][1], n, OPTIONS, A, TILES <= _WITH_W)
     if RAGGED:
-        end(q, place, there, beside - mean, n, OPTIONS, A)
+        end(q, place, there, beside - mean, its_w, n, OPTIONS, A, True)
 
 
 @triton.jit
@@ -226,13 +227,13 @@ def tall(
     total = tl.zeros([DOWN, LINE], A)
     for k in tl.static_range(2 * TILES):  # by halves, which takes fewer addresses
         mask = (row < high - k * DOWN) & within
-        x = begin(_from(p, k * DOWN * inner, True), at, mask, n, OPTIONS, A)
+        x, w = begin(_from(p, k * DOWN * inner, True), at, mask, n, OPTIONS, A)
         total += tl.where(mask, x, 0.0)
-        kept = kept + (x,)
+        kept = kept + ((x, w),)
     mean = divide(tl.sum(total, axis=0, keep_dims=True), r1.to(A), A)
     for k in tl.static_range(2 * TILES):
         mask = (row < high - k * DOWN) & within
-        end(_from(p, k * DOWN * inner, True), at, mask, kept[k] - mean, n, OPTIONS, A)
+        end(_from(p, k * DOWN * inner, True), at, mask, kept[k][0] - mean, kept[k][1], n, OPTIONS, A, TILES <= _WITH_W)
 
 
 @triton.jit

@@ -197,7 +197,7 @@ def write(p, at, mask, e, x, n, OPTIONS: tl.constexpr, A: tl.constexpr):
 
 @triton.jit
 def begin(p, at, mask, n, OPTIONS: tl.constexpr, A: tl.constexpr):
-    """x of a block of which no more is kept until its mean is known; what is done with the rest is written."""
+    """x of a block of which no more is kept until its mean is known, and w if x needs it; the rest is written."""
     g, x = _load_gradient(p, at, mask, n, OPTIONS, A)
     if SCALED & OPTIONS:
         tl.store(p[1] + at, g.to(p[1].dtype.element_ty), mask=mask)
@@ -211,13 +211,17 @@ def begin(p, at, mask, n, OPTIONS: tl.constexpr, A: tl.constexpr):
         m, v, top = _load_states(p, at, mask, w, OPTIONS, A)
         x, m, v, top = advance(x, w, m, v, top, n, OPTIONS, A)
         _store_states(p, at, mask, m, v, top, OPTIONS)
-    return x
+    return x, w
 
 
 @triton.jit
-def end(p, at, mask, x, n, OPTIONS: tl.constexpr, A: tl.constexpr):
-    """The rest of the step of a block that `begin` has begun, of which x is now centralized."""
-    w = _load(p[0] + at, mask, A)
+def end(p, at, mask, x, w, n, OPTIONS: tl.constexpr, A: tl.constexpr, HAS_W: tl.constexpr):
+    """The rest of the step of a block that `begin` has begun, of which x is now centralized.
+
+    HAS_W: w is what `begin` has given; otherwise it is read, if need be again.
+    """
+    if not (HAS_W and ((L2 & OPTIONS) or ((ON_UPDATE & OPTIONS) and (DECOUPLED & OPTIONS)))):
+        w = _load(p[0] + at, mask, A)
     if not (ON_UPDATE & OPTIONS):
         m, v, top = _load_states(p, at, mask, w, OPTIONS, A)
         x, m, v, top = advance(x, w, m, v, top, n, OPTIONS, A)

@@ -60,7 +60,7 @@ def python(code):
     return [sys.executable, "-c", code]
 
 
-VERDICT = {"id": "a", "status": "passed", "cases": 3, "message": "", "counterexample": "", "profile": "quick", "seed": 1, "dtypes": []}  # fmt: skip # noqa: E501
+VERDICT = dict(id="a", status="passed", cases=3, message="", counterexample="", profile="quick", seed=1, dtypes=[])
 CUT_OFF = (
     f"import time; print({json.dumps(VERDICT)!r}); print({json.dumps(VERDICT)[:20]!r}, flush=True); time.sleep(600)"
 )
