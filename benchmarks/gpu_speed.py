@@ -417,7 +417,8 @@ def jax_part(small: bool, rounds: int, notes: dict[str, Any]) -> Iterator[Case]:
         for layout in jax_step.LAYOUTS:
             made = jax_step.case(workload, shapes, layout, dtype, kind, rounds, again)
             if rounds:
-                made.extra = {peer: {"of copy": made.floor / made.median(peer) / copy} for peer in made.seconds}
+                for peer in made.seconds:
+                    made.extra.setdefault(peer, {})["of copy"] = made.floor / made.median(peer) / copy
                 print(f"  {made.name}: {made.ratio(jax_step.OURS):.3f}", file=sys.stderr)
                 yield made
 
