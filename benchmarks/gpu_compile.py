@@ -51,15 +51,14 @@ class Compiled:
 
         What every program reads before its block, entries of the list and of the table and some numbers, is left out.
         """
-        wide = narrow = 0
+        moved = narrow = 0
         for form, number in self.accesses.items():
             vector, kind = re.search(r"(?:\.v(\d))?\.(b\d+)$", form).groups()  # type: ignore[union-attr]
             size = int(vector or 1) * _WIDTHS[kind]
-            if size == 16:
-                wide += 16 * number
-            elif kind == f"b{8 * itemsize}" and not vector and "evict" in form:
-                narrow += number
-        return wide, narrow
+            if size == 16 or vector or (size == itemsize and "evict" in form):
+                moved += size * number
+                narrow += number if size != 16 else 0
+        return moved, narrow
 
     @property
     def warps(self) -> int:

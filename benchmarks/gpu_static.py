@@ -107,7 +107,7 @@ def case(model: str, shapes: list[Shape], dtype: str, rule: str, place: str, com
     warp_instructions = moved = 0.0
     for one in np.unique(own).tolist():
         alone: Compiled = compiled(options, 1 << one, dtype, 90)
-        wide, narrow = alone.moved(itemsize)
+        bytes_a_thread, narrow = alone.moved(itemsize)
         there = tensor[own == one]
         tensors, programs = np.unique(there, return_counts=True)
         # A tensor has blocks of one kind, but for its last one where elements do not come out even.
@@ -116,7 +116,7 @@ def case(model: str, shapes: list[Shape], dtype: str, rule: str, place: str, com
             elements += sizes[at] * number / (tensor == at).sum()
             run += number * alone.instructions * turns(one, rows[at], itemsize)[1]
         each = turns(one, rows[tensors[0]], itemsize)[0]
-        bytes_each = (wide + narrow * itemsize) / each
+        bytes_each = bytes_a_thread / each
         warps_run = run * THREADS / 32
         clocks = elements * bytes_each / BYTES_A_CLOCK
         blocks.append(
@@ -150,7 +150,7 @@ def missed(one: dict[str, Any]) -> list[str]:
         if block["issue slots"] > SLOTS[one["dtype"]] and block["share of elements"] > 0.01:
             found.append(f"{block['kind']}: {100 * block['issue slots']:.0f} % of the issue slots")
         if block["narrow accesses"] and block["share of elements"] > 0.01:
-            found.append(f"{block['kind']}: read an element at a time")
+            found.append(f"{block['kind']}: {block['narrow accesses']} loads and stores of less than 16 bytes")
         if block["bytes an element"] > one["fewest bytes"]:
             found.append(
                 f"{block['kind']}: {block['bytes an element']:g} bytes an element, not {one['fewest bytes']}, where a "
@@ -195,6 +195,10 @@ def main() -> None:
         "bytes a clock and multiprocessor": round(BYTES_A_CLOCK, 2),
     }
     file = harness.RESULTS / f"{NAME}.json"
+    if file.exists():  # the other models stay what they were
+        kept = json.loads(file.read_text(encoding="utf-8"))["cases"]
+        cases += [one for one in kept if one["model"] not in arguments.models]
+        cases.sort(key=lambda one: [*WORKLOADS].index(one["model"]))
     file.write_text(json.dumps({"about": about, "cases": rounded(cases)}, indent=1) + "\n", encoding="utf-8")
     print(file.relative_to(harness.RESULTS.parents[1]))
 

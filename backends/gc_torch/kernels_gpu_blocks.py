@@ -214,7 +214,9 @@ def tall(
 ):  # fmt: skip
     """Weight vectors across the rows of a matrix: a strip of columns, kept until its means are known."""
     LINE: tl.constexpr = STRIP // 16 * VECTOR
-    DOWN: tl.constexpr = _HALF_TILE // LINE
+    # By halves, which takes fewer addresses, where a half is still 16 bytes a thread.
+    PARTS: tl.constexpr = 1 if VECTOR == 8 else 2
+    DOWN: tl.constexpr = TILE // PARTS // LINE
     inner = _whole(inner, VECTOR, True)
     blocks = (inner + LINE - 1) // LINE
     start = block % blocks * LINE
@@ -225,13 +227,13 @@ def tall(
     high = r1.to(tl.int32)
     kept = ()
     total = tl.zeros([DOWN, LINE], A)
-    for k in tl.static_range(2 * TILES):  # by halves, which takes fewer addresses
+    for k in tl.static_range(PARTS * TILES):
         mask = (row < high - k * DOWN) & within
         x, w = begin(_from(p, k * DOWN * inner, True), at, mask, n, OPTIONS, A)
         total += tl.where(mask, x, 0.0)
         kept = kept + ((x, w),)
     mean = divide(tl.sum(total, axis=0, keep_dims=True), r1.to(A), A)
-    for k in tl.static_range(2 * TILES):
+    for k in tl.static_range(PARTS * TILES):
         mask = (row < high - k * DOWN) & within
         end(_from(p, k * DOWN * inner, True), at, mask, kept[k][0] - mean, kept[k][1], n, OPTIONS, A, TILES <= _WITH_W)
 
