@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo study test test-all lint format docs ports zoo bench gpu clean
+.PHONY: help demo study test test-all lint format docs ports bench gpu gpu-static clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -61,6 +62,9 @@ bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: m
 
 gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs nothing: make gpu GPU_PYTHON=python3
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
+
+gpu-static: .venv/.dev  ## compute what a step costs on a GPU from its machine code, without one; some minutes
+	GC_DEVICE=cuda $(PY) -m benchmarks.gpu_static $(ARGS)
 
 clean:  ## remove .venv and everything built; runs/ stays
 	rm -rf .venv .venv-ports .venv-tools .venv-zoo build dist docs/_build .pytest_cache .ruff_cache .hypothesis

@@ -139,7 +139,8 @@ struct Adam {
 // A rule over a whole array: a block for each `vectors of a block` vectors. The order of every sum follows from the
 // shape of the block, which follows from the shape of the array.
 template <class Rule>
-__device__ void run(const Rule& rule, long long vectors, long long fan_in, long long inner, bool centered) {
+__device__ void run(const Rule& rule, long long vectors, long long fan_in, long long inner, bool centered,
+                    long long block) {
   typedef typename Rule::A A;
   const int kept = 16 / sizeof(A);  // elements of its vector that a thread holds in registers; it reads others twice
   __shared__ A partial[1024];
@@ -147,7 +148,7 @@ __device__ void run(const Rule& rule, long long vectors, long long fan_in, long 
   const bool rows = inner == 1;
   const int lane = rows ? threadIdx.x : threadIdx.y, lanes = rows ? blockDim.x : blockDim.y;
   const int place = rows ? threadIdx.y : threadIdx.x, places = rows ? blockDim.y : blockDim.x;
-  const long long vector = (long long)blockIdx.x * places + place;
+  const long long vector = block * places + place;
   const long long first = vector / inner * inner * fan_in + vector % inner;
   const long long end = vector < vectors ? fan_in : 0;  // threads without a vector must still reach the barriers
 
@@ -190,7 +191,7 @@ __device__ void run(const Rule& rule, long long vectors, long long fan_in, long 
 template <class T, class A = typename Compute<T>::type>
 __global__ void __launch_bounds__(1024)
     centralize(const T* grad, T* out, long long vectors, long long fan_in, long long inner, bool centered) {
-  run(Centralize<T>{grad, out}, vectors, fan_in, inner, centered);
+  run(Centralize<T>{grad, out}, vectors, fan_in, inner, centered, blockIdx.x);
 }
 
 template <class T, class A = typename Compute<T>::type>
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(1024)
          A decay, bool nesterov, bool gc_on_update, long long vectors, long long fan_in, long long inner,
          bool centered) {
   run(Sgdm<T>{w, grad, m, new_w, new_m, lr, momentum, one_minus_dampening, l2, decay, nesterov, gc_on_update}, vectors,
-      fan_in, inner, centered);
+      fan_in, inner, centered, blockIdx.x);
 }
 
 template <class T, class A = typename Compute<T>::type>
@@ -210,5 +211,44 @@ __global__ void __launch_bounds__(1024)
          bool centered) {
   run(Adam<T>{w, grad, m, v, v_max, new_w, new_m, new_v, new_v_max, lr, beta1, one_minus_beta1, beta2, one_minus_beta2,
               correction1, correction2, eps, l2, decay, amsgrad, gc_on_update},
-      vectors, fan_in, inner, centered);
+      vectors, fan_in, inner, centered, blockIdx.x);
+}
+
+// The same in place over many arrays: a row of the table for each. It holds five pointers, in the order of the kernels'
+// inputs above, then vectors, fan_in, inner, centered, and its first block. With more threads than 512 registers would be
+// spilled.
+const int width = 10;
+
+// The row that a block belongs to: the last one whose first block is not behind it.
+__device__ const long long* row_of(const long long* table, int rows, long long block) {
+  int from = 0, to = rows;
+  while (to - from > 1) {
+    const int middle = (from + to) / 2;
+    if (table[middle * width + width - 1] <= block)
+      from = middle;
+    else
+      to = middle;
+  }
+  return table + from * width;
+}
+
+template <class T, class A = typename Compute<T>::type>
+__global__ void __launch_bounds__(512, 1)
+    sgdm_table(const long long* table, int rows, A lr, A momentum, A one_minus_dampening, A l2, A decay, bool nesterov,
+               bool gc_on_update) {
+  const long long* r = row_of(table, rows, blockIdx.x);
+  T *w = (T*)r[0], *m = (T*)r[2];
+  run(Sgdm<T>{w, (const T*)r[1], m, w, m, lr, momentum, one_minus_dampening, l2, decay, nesterov, gc_on_update}, r[5],
+      r[6], r[7], r[8] != 0, blockIdx.x - r[9]);
+}
+
+template <class T, class A = typename Compute<T>::type>
+__global__ void __launch_bounds__(512, 1)
+    adam_table(const long long* table, int rows, A lr, A beta1, A one_minus_beta1, A beta2, A one_minus_beta2,
+               A correction1, A correction2, A eps, A l2, A decay, bool amsgrad, bool gc_on_update) {
+  const long long* r = row_of(table, rows, blockIdx.x);
+  T *w = (T*)r[0], *m = (T*)r[2], *v = (T*)r[3], *v_max = (T*)r[4];
+  run(Adam<T>{w, (const T*)r[1], m, v, v_max, w, m, v, v_max, lr, beta1, one_minus_beta1, beta2, one_minus_beta2,
+              correction1, correction2, eps, l2, decay, amsgrad, gc_on_update},
+      r[5], r[6], r[7], r[8] != 0, blockIdx.x - r[9]);
 }

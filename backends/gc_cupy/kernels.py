@@ -1,6 +1,7 @@
 """The way of an array of any shape to the kernels of `kernels.cu`, which are compiled at the first launch."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,11 +23,18 @@ _C_TYPES = {
     "complex64": "float",
     "complex128": "double",
 }
-NAMES = tuple(f"{kernel}<{c}>" for kernel in ("centralize", "sgdm", "adam") for c in dict.fromkeys(_C_TYPES.values()))
+_OUTPUTS = {"sgdm": (0, 2), "adam": (0, 2, 3, 4)}  # which of their inputs the outputs are, in place
+NAMES = tuple(
+    f"{kernel}<{c}>"
+    for kernel in ("centralize", "sgdm", "adam", "sgdm_table", "adam_table")
+    for c in dict.fromkeys(_C_TYPES.values())
+)
 
 MAX_THREADS = 1024  # of a block; `kernels.cu` has room for as many
 _KEPT = 4  # elements that a thread keeps on the chip (2 in double precision): a row of more than 4096 is read twice
 _NULL = np.uintp(0)
+_MOST_THREADS = 512  # of a block of a launch over many
+_POINTERS, _WIDTH = 5, 10  # columns of a table for inputs, and all: see `kernels.cu`
 
 
 class Launch(NamedTuple):
@@ -35,9 +43,16 @@ class Launch(NamedTuple):
     name: str
     grid: tuple[int, ...]
     block: tuple[int, ...]
-    arguments: tuple[Any, ...]
+    pointers: tuple[Any, ...]
+    options: tuple[Any, ...]  # numbers and flags
+    sizes: tuple[int, int, int]
+    centered: bool
     copies: tuple[tuple[Any, Any], ...]  # (to, from) afterwards, for results whose memory is not in the kernel's order
     device: Any
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return (*self.pointers, *self.options, *map(np.int64, self.sizes), np.bool_(self.centered))
 
 
 class Fold(NamedTuple):
@@ -140,31 +155,82 @@ def prepare(
             pointers.append(there)
     blocks, block = geometry(outer * inner, fan_in, inner)
     with np.errstate(all="ignore"):
-        arguments = (
-            *pointers,
-            *map(number, numbers),
-            *map(np.bool_, flags),
-            *map(np.int64, (outer * inner, fan_in, inner)),
-            np.bool_(axis is not None),
-        )
-    return Launch(f"{kernel}<{c_type}>", (blocks,), block, arguments, tuple(copies), device)
+        options = (*map(number, numbers), *map(np.bool_, flags))
+    return Launch(
+        f"{kernel}<{c_type}>", (blocks,), block, tuple(pointers), options, (outer * inner, fan_in, inner),
+        axis is not None, tuple(copies), device,
+    )  # fmt: skip
 
 
 def run(launches: Iterable[Launch | None]) -> None:
     """Launch on the current stream of each device.
 
-    This is where many small launches would become one over a table of pointers.
+    Those in place that have options and the shape of their blocks in common are one launch, through a table of their
+    pointers, with the bits of launches one by one. Blocks of more threads, which large arrays have, go alone.
     """
+    every = [launch for launch in launches if launch is not None]
+    alone = len(every) > 1 and _share(every)
+    together: dict[Any, list[Launch]] = {}
+    for i, launch in enumerate(every):
+        options = tuple(option.tobytes() for option in launch.options)  # by their bits: NaN is not equal to NaN
+        fits = math.prod(launch.block) <= _MOST_THREADS and not alone and _is_in_place(launch)
+        key = launch.name, int(launch.device), launch.block, options, -1 if fits else i
+        together.setdefault(key, []).append(launch)
     ready = []
-    for launch in launches:
-        if launch is not None:
-            with launch.device:
-                ready.append((launch, _function(launch.name, int(launch.device))))
-    for launch, function in ready:
-        with launch.device:
-            function(launch.grid, launch.block, launch.arguments)
-            for to, result in launch.copies:
-                to[...] = result
+    for (name, device, *_), some in together.items():
+        many = len(some) > 1
+        if many:
+            name = name.replace("<", "_table<")
+        with some[0].device:
+            ready.append((some, many, _function(name, device)))
+    for some, many, function in ready:
+        with some[0].device:
+            if many:
+                rows, blocks = _table(some)
+                arguments = (cupy.array(rows), np.int32(len(some)), *some[0].options)
+                function((blocks,), some[0].block, arguments)
+            else:
+                for launch in some:
+                    function(launch.grid, launch.block, launch.arguments)
+            for launch in some:
+                for to, result in launch.copies:
+                    to[...] = result
+
+
+def _table(launches: list[Launch]) -> tuple[np.ndarray, int]:
+    """A row for each, and how many blocks there are in all."""
+    rows = np.zeros((len(launches), _WIDTH), np.int64)
+    blocks = 0
+    for row, launch in zip(rows, launches, strict=True):
+        inputs = launch.pointers[: -len(_OUTPUTS[_kernel(launch)])]
+        row[: len(inputs)] = [_address(pointer) for pointer in inputs]
+        row[_POINTERS:] = (*launch.sizes, launch.centered, blocks)
+        blocks += launch.grid[0]
+    return rows, blocks
+
+
+def _share(launches: list[Launch]) -> bool:
+    """Whether any two of them have memory in common: then one must come after the other."""
+    arrays = ({_address(x): x for x in launch.pointers if x is not _NULL} for launch in launches)
+    spans = sorted((start, start + x.nbytes) for one in arrays for start, x in one.items())
+    return any(start < end for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+def _kernel(launch: Launch) -> str:
+    return launch.name.partition("<")[0]
+
+
+def _is_in_place(launch: Launch) -> bool:
+    """Whether every output is the input of which it is the new value."""
+    places = _OUTPUTS.get(_kernel(launch))
+    if places is None:
+        return False
+    outputs = launch.pointers[-len(places) :]
+    return all(_address(launch.pointers[i]) == _address(x) for i, x in zip(places, outputs, strict=True))
+
+
+def _address(pointer: Any) -> int:
+    return 0 if pointer is _NULL else pointer.data.ptr
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""SGD, Adam and AdamW over a dict of arrays: the updates in place, one kernel a parameter."""
+"""SGD, Adam and AdamW over a dict of arrays: the updates in place, parameters of like shapes in one launch."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -76,6 +76,7 @@ _modules = {"cupy": StandIn()}
 with standing_in():
     gct = importlib.import_module("gc_cupy")
     kernels = importlib.import_module("gc_cupy.kernels")
+    kernels._address = lambda pointer: 0 if pointer is kernels._NULL else pointer.ctypes.data
     port = importlib.import_module("gc_cupy.port")
 
 globals().update({each: getattr(port, each) for each in port.__all__})

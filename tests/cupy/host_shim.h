@@ -15,7 +15,7 @@
 #define __global__
 #define __device__ inline
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct Dim3 {
   unsigned int x, y, z;

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 DEVICE = torch.device(os.environ.get("GC_DEVICE", "cpu"))
+if DEVICE.type == "cuda":  # as tensors name theirs
+    DEVICE = torch.device("cuda", 0)
 
 
 def repair() -> None:
