@@ -42,6 +42,31 @@ class Reason(Enum):
     SHARED_TABLE = "shared with an embedding"
     UNKNOWN = "unknown module, left alone: override if it is a weight"
 
+    # From names, and from the classes of JAX's libraries.
+    OF_LAYER = "{layer}, {inner}"
+    ITS_AXES = "by the axes it sums over"
+    FACTOR = "low-rank factor: its columns are no weight vectors"
+    STATE = "state of the model, not a parameter"
+    EQUATION = "equation not known: override if it is a linear map's weight"
+    ELLIPSIS = "axes not all named in {equation!r}: override"
+    BIAS_UNFIT = "its bias does not fit the layout: are layers stacked? declare or override"
+    NAME_UNCLEAR = "{name!r} with shape {shape} may be stored in several ways: declare stacks, override, or run it"
+    UNDECLARED = "more axes than one such layer has: declare how layers are stacked"
+    # Read from the program: what its operations do with the parameter.
+    CONTRACTED = "summed over by {operation}"
+    ADDED = "added, not summed over: {operation}"
+    MULTIPLIED = "multiplied, not summed over: {operation}"
+    LOOKED_UP = "looked up, not summed over: {operation}"
+    INPUT = "part of the input: {operation}"
+    ONE_AXIS = "one axis: centralized only where an override says so"
+    TIED = "looked up, and summed over elsewhere: a tied table"
+    PRODUCT = "multiplied by another parameter before it meets the data: {others}"
+    NOT_LINEAR = "used by {operation}, which is not linear in it: override if it is a weight"
+    SEVERAL_WAYS = "read in several ways: {ways}; override"
+    IN_PARTS = "summed over in parts: override with the axes of its weight vectors"
+    UNREAD = "used by {operation}, which cannot be read: override if it is a weight"
+    NOT_REACHED = "not reached by this batch"
+
 
 class Why(str):
     """A sentence, and the value it was made of.
