@@ -6,7 +6,7 @@ a product sums over; a table is looked up, a bias added, a scale multiplied. `pr
 `program_uses` what follows from them.
 """
 
-import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gc_core.plan import Plan, Row
-from gc_core.reasons import GCWarning
 from gc_jax.layers import library
 from gc_jax.program_uses import Kind, Uses, verdict
 from gc_jax.program_values import Source, State, Value, parameter
@@ -59,8 +58,9 @@ def _function(root: Any, apply: Callable[..., Any] | None, wrt: Any) -> tuple[An
 
         return state, of_nnx
     if kind == "keras":
-        variables = list(root.trainable_variables)
-        params = {v.path.replace("/", "."): jax.ShapeDtypeStruct(tuple(v.shape), v.dtype) for v in variables}
+        params = OrderedDict(  # unlike a dict, JAX leaves it in its order
+            (v.path.replace("/", "."), jax.ShapeDtypeStruct(tuple(v.shape), v.dtype)) for v in root.trainable_variables
+        )
         others = [v.value for v in root.non_trainable_variables]
 
         def of_keras(params, *batch):
@@ -94,18 +94,18 @@ def _read(
     first = len(jax.tree.leaves(params))
     places = {leaf: index for index, leaf in enumerate(trained)}
     arrays = [i for i, leaf in enumerate(leaves) if i in places or (_is_array(leaf) and (i >= first or _abstract(leaf)))]
-    closed, traced = _traced(call, leaves, treedef, arrays, first)
+    closed = _traced(call, leaves, treedef, arrays)
 
     def source(i: int) -> Value:
         if i in places:
             return parameter(places[i], shapes[places[i]])
         return Value(_source(leaves[i]) if i >= first else Source.CONSTANT)
 
-    # Without a batch, or where it could not be traced, the data are among the constants of the function.
-    given = any(i >= first for i in traced)
+    # Without a batch the data are among the constants of the function.
+    given = any(i >= first for i in arrays)
     constants = [Value(_source(const) if not given and np.ndim(const) else Source.CONSTANT) for const in closed.consts]
     uses = Uses(len(trained))
-    results = walk(closed.jaxpr, map(source, traced), [True] * len(closed.jaxpr.outvars), uses, constants)
+    results = walk(closed.jaxpr, map(source, arrays), [True] * len(closed.jaxpr.outvars), uses, constants)
     for value in results:
         for image in value.images:
             if image.state is not State.ALONE:  # a parameter that is handed back as it is, is not used
@@ -113,38 +113,22 @@ def _read(
     return uses
 
 
-def _traced(
-    call: Callable[..., Any], leaves: Sequence[Any], treedef: Any, arrays: list[int], first: int
-) -> tuple[Any, list[int]]:
-    """The program, and which of the leaves it takes."""
+def _traced(call: Callable[..., Any], leaves: Sequence[Any], treedef: Any, arrays: Sequence[int]) -> Any:
+    """The program that takes these of the leaves."""
 
-    def program(which: list[int]) -> Any:
-        def function(*values):
-            filled = list(leaves)
-            for i, value in zip(which, values, strict=True):
-                filled[i] = value
-            params, batch = treedef.unflatten(filled)
-            return [leaf for leaf in jax.tree.leaves(call(params, *batch)) if hasattr(leaf, "dtype")]
-
-        return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in which))
+    def function(*values):
+        filled = list(leaves)
+        for i, value in zip(arrays, values, strict=True):
+            filled[i] = value
+        params, batch = treedef.unflatten(filled)
+        return [leaf for leaf in jax.tree.leaves(call(params, *batch)) if _is_array(leaf)]
 
     try:
-        try:
-            return program(arrays), arrays
-        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
-            batch = [i for i in arrays if i >= first]
-            if not batch or any(_abstract(leaves[i]) for i in batch):
-                raise
-            alone = [i for i in arrays if i < first]
-            found = program(alone), alone
-            warnings.warn(
-                "the model looks at the values of its batch: it was run on this one, to plan what it does with others",
-                GCWarning,
-                stacklevel=6,
-            )
-            return found
+        return jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in arrays))
     except Exception as error:
-        error.add_note("This came from planning: gc_jax.plan(…, apply=, batch=) ran the model on this batch.")
+        error.add_note(
+            "This came from planning: gc_jax.plan(…, apply=, batch=) traced apply(params, *batch), as jax.jit would."
+        )
         raise
 
 

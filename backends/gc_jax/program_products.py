@@ -63,7 +63,8 @@ def _product(a: _Side, b: _Side, name: str, uses: Uses) -> Value:
     if a.value.alone and b.value.alone:
         return Value(of(a.value, b.value), (*_factors(a, b, True), *_factors(b, a, False)))
     images = []
-    for side, other in ((a, b), (b, a)):
+    # First what data has met: it may say what the other is.
+    for side, other in sorted(((a, b), (b, a)), key=lambda pair: pair[0].value.alone):
         if not side.value.images:
             continue
         if not side.value.alone:
@@ -110,7 +111,7 @@ def _with_constant(side: _Side, other: _Side, first: bool) -> list[Image]:
         over = own(image.dims[axis] for axis in side.over)
         dims = side.result(image.dims, other, first)
         found.append(
-            image._replace(dims=dims, reduced=image.reduced | over, constant_over=image.constant_over | over)
+            image._replace(dims=dims, reduced=True, constant_over=image.constant_over | over)
         )
     return found
 

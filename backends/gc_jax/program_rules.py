@@ -218,9 +218,11 @@ def _with(value: Value, other: Value) -> list[Image]:
     for image in value.images:
         # Noise that is scaled by a parameter makes a weight of the noise.
         linear = image.linear and other.source is not Source.RANDOM
-        mine = [one for one in other.images if one.param == image.param]
+        mine = [one for one in other.images if one.param == image.param and not one.reduced]
         linear = linear and not any(one.pieces >= image.pieces and image.pieces for one in mine)
-        found.append(image._replace(linear=linear, times=image.times | other.params))
+        # One that was summed over is a norm: one number for each weight vector, whatever it is made of.
+        times = {one.param for one in other.images if not one.reduced}
+        found.append(image._replace(linear=linear, times=image.times | times))
     return found
 
 
@@ -272,8 +274,12 @@ def _reduce_sum(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
         elif over and image.state is State.LOOKED_UP:
             uses.add(image, Use(Kind.LOOKED_UP, image.by))
         elif not over or image.state is State.ALONE:
-            images.append(image._replace(dims=rest, reduced=image.reduced | over))
+            images.append(image._replace(dims=rest, reduced=image.reduced or _several(image, axes)))
     return [value._replace(images=tuple(images), one_hot=False)]
+
+
+def _several(image: Image, axes: Sequence[int]) -> bool:
+    return any(image.dims[axis].size > 1 for axis in axes)
 
 
 def _reduced(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
@@ -286,7 +292,7 @@ def _reduced(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
         image._replace(
             dims=tuple(dim for axis, dim in enumerate(image.dims) if axis not in axes),
             linear=False,
-            reduced=image.reduced | own(image.dims[axis] for axis in axes),
+            reduced=image.reduced or _several(image, axes),
         )
         for image in value.images
     )

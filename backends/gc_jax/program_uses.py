@@ -71,11 +71,13 @@ class Uses:
         """Data meets a value that is made of parameters alone, and sums over these axes of it."""
         over = {image: own(image.dims[axis] for axis in axes) for image in value.images}
         weights = {image.param for image, pieces in over.items() if pieces and image.linear}
+        plain = {image.param for image in value.images if image.linear and not image.reduced}
         for image, pieces in over.items():
             others = (image.times | image.factors) - {image.param}
             kept = own(dim for axis, dim in enumerate(image.dims) if axis not in axes) | image.chosen
-            if not pieces and (image.reduced or not image.linear) and image.param in weights:
+            if not pieces and (image.reduced or not image.linear) and image.param in plain:
                 continue  # what a weight is normalized by is made of it, and is one number for each weight vector
+            one = all(image.dims[axis].size == 1 for axis in axes)
             if image.constant_over:
                 use = Use(Kind.CONTRACTED, operation, image.constant_over, image.pieces | image.chosen)
             elif not image.linear:
@@ -85,14 +87,15 @@ class Uses:
                 of_rank = Kind.CONTRACTED if pieces else Kind.FACTOR
                 kind = of_rank if image.merged and image.low_rank else Kind.PRODUCT
                 use = Use(kind, operation, pieces, kept, others=others)
-            elif not pieces:
+            elif not pieces and not one:
                 use = Use(Kind.MAGNITUDE if others & weights else Kind.MULTIPLIED, operation)
-            elif others & weights:
+            elif pieces and others & weights:
                 use = Use(Kind.PRODUCT, operation, others=others)
             else:
                 dims = [image.dims[axis] for axis in axes]
                 parts = any(dim.part for dim in dims) or bool({p.axis for p in pieces} & image.sliced)
-                stacked = bool(image.chosen or own(image.dims[axis] for axis in batch))
+                chosen = any(piece.axis not in image.sliced for piece in image.chosen)
+                stacked = chosen or bool(own(image.dims[axis] for axis in batch))
                 use = Use(Kind.CONTRACTED, operation, pieces, kept, stacked, parts=parts)
             self.add(image, use)
 
@@ -136,6 +139,8 @@ def _weight(uses: Sequence[Use], kinds: set[Kind], shape: tuple[int, ...]) -> la
         return layouts.left_alone(shape, Why(Reason.MULTIPLIED, operation=operation))
     if len(shape) < 2:
         return layouts.left_alone(shape, Why(Reason.ONE_AXIS))
+    if not any(use.over for use in sums):
+        return layouts.left_alone(shape, layouts.FAN_IN_ONE)
     if any(use.parts or _in_both(use) for use in sums):
         return layouts.left_alone(shape, Why(Reason.IN_PARTS))
     ways = {whole(use.over, shape) for use in sums}

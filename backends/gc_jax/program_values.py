@@ -33,9 +33,9 @@ class Image(NamedTuple):
     linear: bool = True
     chosen: frozenset[Piece] = frozenset()  # along these it stays in one place: one layer of a stack
     sliced: frozenset[int] = frozenset()  # axes of which it is a slice
-    reduced: frozenset[Piece] = frozenset()  # summed over already, without data
+    reduced: bool = False  # along some axis, without data: a mean or a norm of it
     constant_over: frozenset[Piece] = frozenset()  # summed over with a constant, which may stand in place of data
-    times: frozenset[int] = frozenset()  # parameters that it was multiplied with, number by number
+    times: frozenset[int] = frozenset()  # parameters that it was multiplied with, number by number; not their norms
     factors: frozenset[int] = frozenset()  # parameters that it was contracted with
     low_rank: bool = False  # over fewer places than either has beside them
     merged: bool = False  # and then added to a parameter of the product's shape
