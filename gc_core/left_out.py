@@ -38,13 +38,13 @@ def unsure(plan: Plan) -> list[Row]:
     return sorted(rows, key=lambda row: -math.prod(row.shape))
 
 
-def warn_of_what_is_left_out(plan: Plan, remedy: str, stacklevel: int = 2) -> None:
+def warn_of_what_is_left_out(plan: Plan, remedy: str, stacklevel: int = 3) -> None:
     """Warn where nothing is centralized, or more than a tenth of the numbers is left alone for want of knowledge.
 
     Args:
         plan: of what trains.
         remedy: what a user can do, beside an override.
-        stacklevel: of the warning, as seen from here.
+        stacklevel: as of `warnings.warn`; 3 is the caller's caller.
 
     >>> warn_of_what_is_left_out(Plan([Row("w", (3, 4), (3, 4), (1,), "Linear")]), "")
     """
@@ -64,4 +64,4 @@ def warn_of_what_is_left_out(plan: Plan, remedy: str, stacklevel: int = 2) -> No
         )
     else:
         text += ": there is no weight of a linear map among what trains. Print the plan to read why"
-    warnings.warn(text, GCWarning, stacklevel=stacklevel + 1)
+    warnings.warn(text, GCWarning, stacklevel=stacklevel)

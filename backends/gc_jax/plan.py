@@ -94,7 +94,7 @@ def plan(
 
         made = by_program(params_or_module, apply, batch, wrt).override(overrides)
         remedy = "give a batch that reaches it"
-    warn_of_what_is_left_out(made, remedy, stacklevel=3)
+    warn_of_what_is_left_out(made, remedy)
     return made
 
 
@@ -119,10 +119,10 @@ def by_classes_and_names(
     tied = tied_to_a_table(root) if kind in ("equinox", None) else set()
     rows = []
     for name, shape, layer, leaf in params:
-        stack = stacks.get(name, ())
+        stack = stacks[name]
         label, what = what_is(layer, leaf)
         if what is None:
-            what = _by_name(name, shapes, stack, LAYOUTS.get(library(layer) or "", layout or wanted or ""))
+            what = _by_name(name, shapes, stacks, LAYOUTS.get(library(layer) or "", layout or wanted or ""))
             if layer is not None and (isinstance(what, Weight) or what.reason is Reason.NAME_UNCLEAR):
                 what = layouts.UNKNOWN
         if name in tied:
@@ -153,19 +153,21 @@ def _inside(shape: tuple[int, ...], stack: tuple[int, ...]) -> list[int]:
     return [axis for axis in range(len(shape)) if axis not in stack and axis - len(shape) not in stack]
 
 
-def _by_name(name: str, shapes: dict[str, tuple[int, ...]], stack: tuple[int, ...], layout: str) -> Weight | Why:
+def _by_name(
+    name: str, shapes: dict[str, tuple[int, ...]], stacks: dict[str, tuple[int, ...]], layout: str
+) -> Weight | Why:
     above, _, leaf = name.rpartition(".")
     outer = above.rpartition(".")[0]
     places = {"bias": (f"{above}.b", f"{above}.bias")}
     places |= {one: (f"{outer}.{one}.{leaf}",) for one in ("query", "key", "value", "out")}
     beside = {
-        one: [shapes[place][axis] for axis in _inside(shapes[place], stack)]
+        one: [shapes[place][axis] for axis in _inside(shapes[place], stacks[place] or stacks[name])]
         for one, names in places.items()
         for place in (place.removeprefix(".") for place in names)
         if place in shapes
     }
     shape = shapes[name]
-    return by_name(name.split("."), [shape[axis] for axis in _inside(shape, stack)], beside, layout)
+    return by_name(name.split("."), [shape[axis] for axis in _inside(shape, stacks[name])], beside, layout)
 
 
 def _view(name: str, what: Weight | Why, shape: tuple[int, ...], stack: tuple[int, ...], kind: str) -> layouts.View:

@@ -83,7 +83,11 @@ def _function(root: Any, apply: Callable[..., Any] | None, wrt: Any) -> tuple[An
 
 
 def _read(
-    call: Callable[..., Any], params: Any, batch: Sequence[Any], trained: Sequence[int], shapes: Sequence[tuple[int, ...]]
+    call: Callable[..., Any],
+    params: Any,
+    batch: Sequence[Any],
+    trained: Sequence[int],
+    shapes: Sequence[tuple[int, ...]],
 ) -> Uses:
     """The uses of the parameters, from the program of one call.
 
@@ -93,7 +97,9 @@ def _read(
     leaves, treedef = jax.tree.flatten((params, tuple(batch)))
     first = len(jax.tree.leaves(params))
     places = {leaf: index for index, leaf in enumerate(trained)}
-    arrays = [i for i, leaf in enumerate(leaves) if i in places or (_is_array(leaf) and (i >= first or _abstract(leaf)))]
+    arrays = [
+        i for i, leaf in enumerate(leaves) if i in places or (_is_array(leaf) and (i >= first or _abstract(leaf)))
+    ]
     closed = _traced(call, leaves, treedef, arrays)
 
     def source(i: int) -> Value:

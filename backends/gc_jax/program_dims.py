@@ -7,6 +7,7 @@ its index i; the whole axis is (axis, 1, n). A piece of axis −1 is of no axis 
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from gc_core import layouts
@@ -160,10 +161,10 @@ def view(shape: Sequence[int], over: Iterable[Piece], why: Why) -> layouts.View 
     axes: list[int] = []
     for axis, size in enumerate(shape):
         cuts = sorted({1, size, *(end for span in spans.get(axis, ()) for end in span)})
-        if any(high % low for low, high in zip(cuts, cuts[1:], strict=False)):
+        if any(high % low for low, high in pairwise(cuts)):
             return None
         # From the slowest digit to the fastest; an axis with one place is one digit.
-        for low, high in reversed(list(zip(cuts, cuts[1:], strict=False)) or [(1, 1)]):
+        for low, high in reversed(list(pairwise(cuts)) or [(1, 1)]):
             if any(start <= low and high <= stop and low < high for start, stop in spans.get(axis, ())):
                 axes.append(len(seen))
             seen.append(high // low)

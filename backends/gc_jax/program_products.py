@@ -19,12 +19,11 @@ def dot_general(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
 def ragged_dot_general(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
     """Matrices of groups: (m, k) and (groups, k, n) to (m, n), each row by the matrix of its group."""
     numbers = eqn.params["ragged_dot_dimension_numbers"]
-    (lhs_over, rhs_over), (lhs_batch, rhs_batch) = numbers.dot_dimension_numbers
+    (_, over), (_, batch) = numbers.dot_dimension_numbers
     lhs, rhs = values[:2]
     uses.settle(lhs, Kind.INPUT, eqn.primitive.name)
     if rhs.alone:
-        batch = (*rhs_batch, *numbers.rhs_group_dimensions)
-        uses.contract(rhs, tuple(rhs_over), eqn.primitive.name, batch)
+        uses.contract(rhs, tuple(over), eqn.primitive.name, (*batch, *numbers.rhs_group_dimensions))
     else:
         uses.settle(rhs, Kind.INPUT, eqn.primitive.name)
     return [Value(Source.DATA)]
@@ -110,9 +109,7 @@ def _with_constant(side: _Side, other: _Side, first: bool) -> list[Image]:
     for image in side.value.images:
         over = own(image.dims[axis] for axis in side.over)
         dims = side.result(image.dims, other, first)
-        found.append(
-            image._replace(dims=dims, reduced=True, constant_over=image.constant_over | over)
-        )
+        found.append(image._replace(dims=dims, reduced=True, constant_over=image.constant_over | over))
     return found
 
 

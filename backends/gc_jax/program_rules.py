@@ -3,15 +3,26 @@
 A rule takes the equation, the values of its operands, and the record of uses, and gives the values of its results.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from gc_jax.program_dims import Dim, new, own, reshaped, resized, sliced
+from gc_jax.program_dims import Dim, new, own, reshaped
+from gc_jax.program_moves import (
+    Rule,
+    as_large,
+    broadcast_in_dim,
+    by_dims,
+    concatenate,
+    dynamic_slice,
+    gather,
+    moved,
+    shape_of,
+    slice_,
+    split,
+)
 from gc_jax.program_products import conv_general_dilated, dot_general, ragged_dot_general
 from gc_jax.program_uses import Kind, Use, Uses
 from gc_jax.program_values import Image, Source, State, Value, of
-
-Rule = Callable[[Any, Sequence[Value], Uses], list[Value]]
 
 
 def rule_of(primitive: str) -> Rule:
@@ -31,115 +42,6 @@ def _unread(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
     return [Value(Source.DATA if met else of(*values))] * len(eqn.outvars)
 
 
-# ---- Numbers that move, and are not changed
-
-
-def _moved(move: Callable[[Any, Image, Sequence[Value]], Image]) -> Rule:
-    """The first operand, seen otherwise; what else there is are numbers and places."""
-
-    def rule(eqn, values, uses):
-        value = values[0]
-        return [value._replace(images=tuple(move(eqn, image, values) for image in value.images))]
-
-    return rule
-
-
-def _dims(dims: Callable[[Any, tuple[Dim, ...]], Sequence[Dim]]) -> Rule:
-    return _moved(lambda eqn, image, values: image._replace(dims=tuple(dims(eqn, image.dims))))
-
-
-def _shape(eqn: Any) -> tuple[int, ...]:
-    return eqn.outvars[0].aval.shape
-
-
-def _broadcast(eqn: Any, dims: tuple[Dim, ...]) -> list[Dim]:
-    shape = _shape(eqn)
-    seen = [new(size) for size in shape]
-    for dim, axis in zip(dims, eqn.params["broadcast_dimensions"], strict=True):
-        seen[axis] = dim if dim.size == shape[axis] else new(shape[axis])
-    return seen
-
-
-def _slice(eqn: Any, image: Image, values: Sequence[Value]) -> Image:
-    params = eqn.params
-    strides = params["strides"] or (1,) * len(image.dims)
-    return cut(image, params["start_indices"], _shape(eqn), strides)
-
-
-def _dynamic_slice(eqn: Any, image: Image, values: Sequence[Value]) -> Image:
-    return cut(image, (None,) * len(image.dims), eqn.params["slice_sizes"])
-
-
-def cut(image: Image, starts: Sequence[int | None], sizes: Sequence[int], strides: Sequence[int] = ()) -> Image:
-    """A slice of what a value holds of a parameter."""
-    dims, chosen, slices = [], set(image.chosen), set(image.sliced)
-    for axis, (dim, start, size) in enumerate(zip(image.dims, starts, sizes, strict=True)):
-        seen, at = sliced(dim, start, size, strides[axis] if strides else 1)
-        dims.append(seen)
-        chosen |= {piece for piece in at if piece.axis >= 0}
-        if size > 1 and at:  # a part that fits by its size: whether it is one of several layers, nobody has said
-            slices |= {piece.axis for piece in at}
-    return image._replace(dims=tuple(dims), chosen=frozenset(chosen), sliced=frozenset(slices - {-1}))
-
-
-def _split(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
-    (value,), axis, found, start = values, eqn.params["axis"], [], 0
-    for out, size in zip(eqn.outvars, eqn.params["sizes"], strict=True):
-        starts = [0] * len(out.aval.shape)
-        starts[axis] = start
-        images = tuple(cut(image, starts, out.aval.shape) for image in value.images)
-        found.append(value._replace(images=images))
-        start += int(size)
-    return found
-
-
-def _concatenate(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
-    if of(*values) is Source.DATA:
-        for value in values:
-            uses.settle(value, Kind.INPUT, eqn.primitive.name)
-        return [Value(Source.DATA)]
-    axis, size = eqn.params["dimension"], _shape(eqn)[eqn.params["dimension"]]
-
-    def longer(image: Image) -> Image:
-        dims = list(image.dims)
-        dims[axis] = resized(dims[axis], size)
-        return image._replace(dims=tuple(dims))
-
-    return [Value(of(*values), tuple(longer(image) for value in values for image in value.images))]
-
-
-def _resized(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
-    """The same axes, with other numbers of places: padding, and what devices send each other."""
-    found = []
-    for value, out in zip(values, eqn.outvars, strict=False):
-        images = tuple(
-            image._replace(dims=tuple(map(resized, image.dims, out.aval.shape)))
-            for image in value.images
-            if len(image.dims) == len(out.aval.shape)
-        )
-        found.append(value._replace(images=images))
-    return found
-
-
-def _gather(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
-    value, indices = values[:2]
-    numbers, sizes, rank = eqn.params["dimension_numbers"], eqn.params["slice_sizes"], len(_shape(eqn))
-    batched = len(numbers.offset_dims) < rank
-    if any(image.state is not State.ALONE for image in value.images):
-        uses.settle(value, Kind.LOOKED_UP, eqn.primitive.name)
-        return [Value(Source.DATA)]
-    state, images = State.LOOKED_UP if batched else State.ALONE, []
-    for image in value.images:
-        part = cut(image, (None,) * len(sizes), sizes)
-        gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-        kept = [dim for axis, dim in enumerate(part.dims) if axis not in gone]
-        dims = [new(size) for size in _shape(eqn)]
-        for axis, dim in zip(numbers.offset_dims, kept, strict=True):
-            dims[axis] = dim
-        images.append(part._replace(dims=tuple(dims), state=state, by=eqn.primitive.name))
-    return [Value(Source.DATA if batched and images else of(value, indices if not images else value), tuple(images))]
-
-
 # ---- Numbers that are changed one by one
 
 
@@ -151,7 +53,7 @@ def _one_by_one(rule: Rule) -> Rule:
         return tuple(new(size) if dim.size == 1 else dim for dim, size in zip(dims, shape, strict=True))
 
     def rule_of_one_shape(eqn, values, uses):
-        shape = _shape(eqn)
+        shape = shape_of(eqn)
         found = [
             value._replace(images=tuple(image._replace(dims=repeated(image.dims, shape)) for image in value.images))
             for value in values
@@ -164,8 +66,11 @@ def _one_by_one(rule: Rule) -> Rule:
 def _added(eqn: Any, values: Sequence[Value], uses: Uses) -> list[Value]:
     source = of(*values)
     if source is not Source.DATA:
-        # W + B A: a product of parameters beside one that is none.
-        plain = any(_is_plain(image) for value in values for image in value.images)
+        # W + B A: a product of parameters beside one that is none, or beside a constant, which W is where it is frozen.
+        plain = any(_is_plain(image) for value in values for image in value.images) or any(
+            not value.images and getattr(var, "aval", None) is not None and var.aval.shape == shape_of(eqn) != ()
+            for value, var in zip(values, eqn.invars, strict=True)
+        )
         images = tuple(
             image._replace(merged=image.merged or (plain and bool(image.factors)))
             for value in values
@@ -318,26 +223,32 @@ RULES: dict[str, Rule] = {
     "dot_general": dot_general,
     "ragged_dot_general": ragged_dot_general,
     "conv_general_dilated": conv_general_dilated,
-    "reshape": _dims(lambda eqn, dims: reshaped(dims, _shape(eqn))),
-    "transpose": _dims(lambda eqn, dims: [dims[axis] for axis in eqn.params["permutation"]]),
-    "squeeze": _dims(lambda eqn, dims: [d for axis, d in enumerate(dims) if axis not in eqn.params["dimensions"]]),
-    "broadcast_in_dim": _dims(_broadcast),
-    "slice": _moved(_slice),
-    "dynamic_slice": _moved(_dynamic_slice),
-    "split": _split,
-    "concatenate": _concatenate,
-    "gather": _gather,
+    "reshape": by_dims(lambda eqn, dims: reshaped(dims, shape_of(eqn))),
+    "transpose": by_dims(lambda eqn, dims: [dims[axis] for axis in eqn.params["permutation"]]),
+    "squeeze": by_dims(lambda eqn, dims: [d for axis, d in enumerate(dims) if axis not in eqn.params["dimensions"]]),
+    "broadcast_in_dim": by_dims(broadcast_in_dim),
+    "slice": moved(slice_),
+    "dynamic_slice": moved(dynamic_slice),
+    "split": split,
+    "concatenate": concatenate,
+    "gather": gather,
     "select_n": _one_by_one(_select),
     "reduce_sum": _reduce_sum,
     "iota": _places,
-    **_table(_dims(lambda eqn, dims: dims), "convert_element_type copy copy_p rev neg real reduce_precision name"),
-    **_table(_resized, "pad optimization_barrier device_put sharding_constraint mesh_cast reshard layout_constraint"),
-    **_table(_resized, "all_gather all_gather_invariant all_gather_reduced psum psum_invariant psum2 pvary pcast"),
-    **_table(_resized, "pbroadcast ppermute psum_scatter reduce_scatter unreduced_psum"),
+    **_table(by_dims(lambda eqn, dims: dims), "convert_element_type copy copy_p rev neg real reduce_precision name"),
+    **_table(as_large, "pad optimization_barrier device_put sharding_constraint mesh_cast reshard layout_constraint"),
+    **_table(as_large, "all_gather all_gather_invariant all_gather_reduced psum psum_invariant psum2 pvary pcast"),
+    **_table(as_large, "pbroadcast ppermute psum_scatter reduce_scatter unreduced_psum"),
     **_table(_one_by_one(_added), "add sub add_any"),
     **_table(_one_by_one(_multiplied), "mul div"),
-    **_table(_one_by_one(_changed), "exp exp2 expm1 log log1p logistic tanh tan sin cos asin acos atan sinh cosh asinh acosh atanh"),
-    **_table(_one_by_one(_changed), "sqrt rsqrt cbrt square integer_pow pow abs erf erfc erf_inv lgamma digamma max min clamp rem"),
+    **_table(
+        _one_by_one(_changed),
+        "exp exp2 expm1 log log1p logistic tanh tan sin cos asin acos atan sinh cosh asinh acosh atanh",
+    ),
+    **_table(
+        _one_by_one(_changed),
+        "sqrt rsqrt cbrt square integer_pow pow abs erf erfc erf_inv lgamma digamma max min clamp rem",
+    ),
     **_table(_one_by_one(_changed), "atan2 nextafter cumsum cumprod cumlogsumexp cummax cummin imag conj complex"),
     **_table(_without_gradient, "eq ne lt le gt ge is_finite sign floor ceil round stop_gradient not and or xor"),
     **_table(_without_gradient, "argmax argmin reduce_and reduce_or shift_left shift_right_logical population_count"),

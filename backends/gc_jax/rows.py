@@ -73,16 +73,16 @@ def _row(by_name: Mapping[str, Row], name: str, leaf: Any) -> Row | None:
         raise ValueError(f"the plan has no row for {name!r}: make it for this tree; its rows are {_some(by_name)}")
     if row.shape != tuple(jnp.shape(leaf)):
         raise ValueError(
-            f"the plan is for {name!r} of shape {row.shape}; got shape {jnp.shape(leaf)}. If the parameter has changed, "
-            "make the plan again; if that is a shard of it (in a shard_map), take the step outside, on whole arrays: "
-            "XLA adds the sum that a split fan-in needs"
+            f"the plan is for {name!r} of shape {row.shape}; got shape {jnp.shape(leaf)}. If the parameter "
+            "has changed, make the plan again; if that is a shard of it (in a shard_map), take the step outside, on "
+            "whole arrays: XLA adds the sum that a split fan-in needs"
         )
     return row
 
 
 _FLAT = (
-    "the tree is one array with one axis, which has no weight vectors: optax.flatten hides them. Put GC in front of it: "
-    "optax.chain(gc_jax.centralize_gradients(plan), optax.flatten(optimizer))"
+    "the tree is one array with one axis, which has no weight vectors: optax.flatten hides them. Put GC in front of "
+    "it: optax.chain(gc_jax.centralize_gradients(plan), optax.flatten(optimizer))"
 )
 
 
@@ -92,8 +92,9 @@ def _planned(layout: str, tree: Any) -> Mapping[str, Row]:
         return {}
     if any(isinstance(node, optax.MaskedNode) for node in jax.tree.leaves(tree, is_leaf=_is_masked)):
         raise ValueError(
-            f"a layout, {layout!r}, cannot judge a part of a tree (optax.masked, multi_transform): the leaves that would "
-            f"say what the others are may be hidden. Give a plan of the whole: plan=gc_jax.plan(params, {layout!r})"
+            f"a layout, {layout!r}, cannot judge a part of a tree (optax.masked, multi_transform): the leaves that "
+            "would say what the others are may be hidden. Give a plan of the whole: "
+            f"plan=gc_jax.plan(params, {layout!r})"
         )
     if len(leaves) == 1 and leaves[0][0] == "" and len(leaves[0][2].shape) == 1:
         raise ValueError(_FLAT)

@@ -73,8 +73,10 @@ def _plain(root: Any, modules: Mapping[str, Any] | None) -> Iterator[Param]:
                 matched |= layer is not None
             yield Param(name, tuple(leaf.shape), layer, own)
     if modules is not None and not matched:
-        inner = " Give variables['params'], not all variables" if isinstance(root, Mapping) and "params" in root else ""
-        raise ValueError(f"modules: no parameter belongs to any of them; one path is {next(iter(modules), '')!r}.{inner}")
+        whole = isinstance(root, Mapping) and "params" in root
+        remedy = ": give variables['params'], not all variables" if whole else ""
+        path = next(iter(modules), "")
+        raise ValueError(f"modules: no parameter belongs to any of them; one path is {path!r}{remedy}")
 
 
 def _keras(model: Any) -> Iterator[Param]:

@@ -1,14 +1,16 @@
-"""Small models of JAX's libraries, by family, each with how it is called: for plans by classes, by names and by program.
+"""Small models of JAX's libraries, by family, each with how it is called: for plans by classes, names and program.
 
     for family, name, params, apply, batch, modules in models():
         plan = gct.plan(params, apply=apply, batch=batch)
 
-`apply(params, *batch)` is pure, and `modules` is what `plan` takes for Linen (None elsewhere). Parameters are shapes where
-the library can say them without making them. Libraries that are not installed are left out: ask `families()`.
+`apply(params, *batch)` is pure (None: the module's own call), and `modules` is what `plan` takes for Linen (None
+elsewhere). Parameters are shapes where the library can say them without making them. Libraries that are not installed
+are left out: ask `families()`.
 """
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -80,9 +82,7 @@ def _linen() -> Iterator[Model]:
         def __call__(self, tokens):
             table = nn.Embed(11, 8)
             x = table(tokens) + self.param("pos_embedding", nn.initializers.zeros, (6, 8))
-            stack = nn.scan(
-                nn.remat(Block), variable_axes={"params": self.axis}, split_rngs={"params": True}, length=3
-            )
+            stack = nn.scan(nn.remat(Block), variable_axes={"params": self.axis}, split_rngs={"params": True}, length=3)
             x, _ = stack(bias=False)(x, None)
             return table.attend(nn.LayerNorm()(x))
 
@@ -491,10 +491,9 @@ def _of_keras(name: str, model: Any, batch: Any) -> Model:
 
 
 def _numpyro() -> Iterator[Model]:
+    import flax.linen as nn
     from numpyro import handlers
     from numpyro.contrib.module import flax_module
-
-    import flax.linen as nn
 
     class Net(nn.Module):
         @nn.compact
@@ -523,7 +522,7 @@ def _plain() -> Iterator[Model]:
         return x @ w + b
 
     sizes = (8, 16, 16, 5)
-    params = [(_shape(m, n), _shape(n)) for m, n in zip(sizes, sizes[1:], strict=False)]
+    params = [(_shape(m, n), _shape(n)) for m, n in pairwise(sizes)]
     yield Model("plain functions", "MLP", params, mlp, (_shape(2, 8),), layout="out_last")
 
     def gpt(params, tokens):

@@ -31,7 +31,9 @@ def row_of(apply, shape, *batch):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", gct.GCWarning)
-        return plan_of(lambda p, *batch: apply(p["w"], *batch), {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}, *batch)["w"]
+        return plan_of(
+            lambda p, *batch: apply(p["w"], *batch), {"w": jax.ShapeDtypeStruct(shape, jnp.float32)}, *batch
+        )["w"]
 
 
 # ---- Any program of moves, and one sum: the weight vectors by moving the places instead of the numbers
@@ -161,7 +163,7 @@ WRONG = {  # a rule that follows numbers to the wrong place, and the program tha
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_rule_is_found(name, monkeypatch):
     primitive, dims, case = WRONG[name]
-    monkeypatch.setitem(program_rules.RULES, primitive, program_rules._dims(dims))
+    monkeypatch.setitem(program_rules.RULES, primitive, program_rules.by_dims(dims))
     with pytest.raises(AssertionError):
         check(*case)
 
@@ -215,7 +217,11 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
     "bias": (lambda p, x: x + p["b"], {"b": (4,)}, {"b": Reason.ADDED}),
     "scale": (lambda p, x: x * p["g"], {"g": (4,)}, {"g": Reason.MULTIPLIED}),
     "scale, and then a sum": (lambda p, x: (x * p["g"]).sum(), {"g": (5, 4)}, {"g": Reason.MULTIPLIED}),
-    "scale of a norm": (lambda p, x: x / x.std(-1, keepdims=True) * (1 + p["g"]), {"g": (4,)}, {"g": Reason.MULTIPLIED}),
+    "scale of a norm": (
+        lambda p, x: x / x.std(-1, keepdims=True) * (1 + p["g"]),
+        {"g": (4,)},
+        {"g": Reason.MULTIPLIED},
+    ),
     "slope": (lambda p, x: jnp.where(x > 0, x, x * p["a"]), {"a": (5, 4)}, {"a": Reason.MULTIPLIED}),
     "token": (
         lambda p, x: jnp.concatenate([jnp.broadcast_to(p["c"], (2, 1, 4)), x], 1),
@@ -270,6 +276,11 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
         {"w": (6, 4), "a": (2, 4), "b": (6, 2)},
         {"w": Reason.CONTRACTED, "a": Reason.CONTRACTED, "b": Reason.FACTOR},
     ),
+    "low-rank, beside a frozen weight": (
+        lambda p, x: x @ (jnp.arange(24.0).reshape(4, 6) + p["a"] @ p["b"]),
+        {"a": (4, 2), "b": (2, 6)},
+        {"a": Reason.CONTRACTED, "b": Reason.FACTOR},
+    ),
     "two layers in a row, not low-rank": (
         lambda p, x: (x @ p["a"]) @ p["b"],
         {"a": (4, 5), "b": (5, 6)},
@@ -285,7 +296,11 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
         {"q": (7, 3), "k": (3, 4)},
         {"q": Reason.PRODUCT, "k": Reason.PRODUCT},
     ),
-    "number by number": (lambda p, x: x @ (p["w"] * p["m"]), {"w": (4, 3), "m": (4, 3)}, dict.fromkeys("wm", Reason.PRODUCT)),
+    "number by number": (
+        lambda p, x: x @ (p["w"] * p["m"]),
+        {"w": (4, 3), "m": (4, 3)},
+        dict.fromkeys("wm", Reason.PRODUCT),
+    ),
     "weight normalization": (
         lambda p, x: x @ (p["v"] / jnp.linalg.norm(p["v"], axis=0) * p["g"]),
         {"v": (4, 3), "g": (3,)},
@@ -306,7 +321,11 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
         {"m": (4, 3), "s": (4, 3)},
         {"m": Reason.CONTRACTED, "s": Reason.NOT_LINEAR},
     ),
-    "a penalty beside": (lambda p, x: (x @ p["w"]).sum() + (p["w"] ** 2).sum(), {"w": (4, 3)}, {"w": Reason.CONTRACTED}),
+    "a penalty beside": (
+        lambda p, x: (x @ p["w"]).sum() + (p["w"] ** 2).sum(),
+        {"w": (4, 3)},
+        {"w": Reason.CONTRACTED},
+    ),
     "only looked at": (
         lambda p, x: x @ jax.lax.stop_gradient(p["w"]),
         {"w": (4, 3)},
