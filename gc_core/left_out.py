@@ -1,67 +1,63 @@
-"""The one warning of a plan: what trains is left alone because nobody knows what it is."""
+"""Nothing silent: a warning where GC applies to nothing that trains, or leaves out much that may be meant for it."""
 
 import math
-import textwrap
 import warnings
 
-from gc_core.plan import Plan, Row
+from gc_core.patterns import collapsed
+from gc_core.plan import Plan
 from gc_core.reasons import GCWarning, Reason, reason_of
 
-# For want of knowledge: of everything else it is known that GC is not for it, or the user has said so.
-UNSURE = frozenset(
-    {
-        Reason.PARAMETRIZED,
-        Reason.UNKNOWN,
-        Reason.EQUATION,
-        Reason.ELLIPSIS,
-        Reason.BIAS_UNFIT,
-        Reason.NAME_UNCLEAR,
-        Reason.UNDECLARED,
-        Reason.PRODUCT,
-        Reason.NOT_LINEAR,
-        Reason.SEVERAL_WAYS,
-        Reason.IN_PARTS,
-        Reason.UNREAD,
-        Reason.NOT_REACHED,
-    }
-)
+OPEN = {
+    Reason.UNKNOWN, Reason.PARAMETRIZED, Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR, Reason.EQUATION,
+    Reason.ELLIPSIS, Reason.BIAS_UNFIT, Reason.NAME_UNCLEAR, Reason.UNDECLARED, Reason.PARAMETERS, Reason.NOT_REACHED,
+}  # fmt: skip
 
 
-def unsure(plan: Plan) -> list[Row]:
-    """The rows that are left alone because nobody knows what they are, the largest first.
+def left_out(plan: Plan, ask: str) -> str | None:
+    """What to warn of: nothing that trains is centralized, or unknown parameters hold over a tenth of what trains.
 
-    >>> from gc_core.reasons import Why
-    >>> unsure(Plan([Row("theta", (3, 4), (3, 4), None, Why(Reason.UNKNOWN))]))[0].name
-    'theta'
-    """
-    rows = [row for row in plan.rows if row.axes is None and reason_of(row.why) in UNSURE]
-    return sorted(rows, key=lambda row: -math.prod(row.shape))
-
-
-def warn_of_what_is_left_out(plan: Plan, remedy: str, stacklevel: int = 3) -> None:
-    """Warn where nothing is centralized, or more than a tenth of the numbers is left alone for want of knowledge.
+    What an override leaves alone is meant so, and is not counted.
 
     Args:
-        plan: of what trains.
-        remedy: what a user can do, beside an override.
-        stacklevel: as of `warnings.warn`; 3 is the caller's caller.
+        plan: any plan.
+        ask: how the model itself can be asked in this framework.
 
-    >>> warn_of_what_is_left_out(Plan([Row("w", (3, 4), (3, 4), (1,), "Linear")]), "")
+    >>> from gc_core import Row, layouts
+    >>> plan = Plan([Row("mix", (8, 8), *layouts.left_alone((8, 8), layouts.UNKNOWN))])
+    >>> print(left_out(plan, "plan(model, batch=…)")[:61])
+    GC applies to nothing that trains: it is not known what these
     """
-    rows, size = unsure(plan), sum(math.prod(row.shape) for row in plan.rows)
-    left = sum(math.prod(row.shape) for row in rows)
-    nothing = all(row.axes is None and reason_of(row.why) is not Reason.OVERRIDE for row in plan.rows)
-    if not plan.rows or (left * 10 <= size and not nothing):
-        return
-    text = "GC centralizes nothing here" if nothing else "GC leaves a part alone for want of knowledge"
-    if rows:
-        names = ", ".join(f"{row.name!r} ({'×'.join(map(str, row.shape))}: {row.why})" for row in rows[:3])
-        names = textwrap.shorten(names, 300, placeholder=" …")
-        text += (
-            f": {len(rows)} of {len(plan.rows)} parameters, {left:,} of {size:,} numbers, are not known: {names}"
-            f"{', …' if len(rows) > 3 else ''}. To settle it: {remedy}; or overrides={{{rows[0].name!r}: axes}}, and "
-            "None for axes where that is meant"
-        )
-    else:
-        text += ": there is no weight of a linear map among what trains. Print the plan to read why"
-    warnings.warn(text, GCWarning, stacklevel=stacklevel)
+    trained = [row for row in plan.rows if not row.frozen]
+    meant = [row for row in trained if row.axes is None and reason_of(row.why) is Reason.OVERRIDE]
+    asked = [row for row in trained if row not in meant]
+    unknown = [row for row in asked if row.axes is None and reason_of(row.why) in OPEN]
+    size, left = (sum(math.prod(row.shape) for row in rows) for rows in (trained, unknown))
+    nothing = bool(asked) and all(row.axes is None for row in trained) and not any(len(row.shape) > 1 for row in meant)
+    if not nothing and 10 * left <= size:
+        return None
+    what = "GC applies to nothing that trains" if nothing else f"GC leaves out {left / size:.0%} of what trains"
+    if not unknown:
+        return f"{what}: it has no weight of a known layer. Print the plan to see what is there"
+    groups = collapsed(unknown, plan)
+    shown = [f"{pattern} ({_size(rows)})" for pattern, rows in groups[:6]]
+    more = f" and {len(groups) - 6} more" if len(groups) > 6 else ""
+    return (
+        f"{what}: it is not known what these are: {', '.join(shown)}{more}. {ask} reads it from what the model does; "
+        f"or say it with overrides={{{groups[0][0]!r}: axes}}, where None means to leave it alone"
+    )
+
+
+def _size(rows: list) -> str:
+    shape = "×".join(map(str, rows[0].shape)) or "scalar"
+    return shape if len(rows) == 1 else f"{shape}, {len(rows)} alike"
+
+
+def warn_if_left_out(plan: Plan, ask: str, *, stacklevel: int = 2) -> None:
+    """Give that warning, a `GCWarning`, if there is one to give.
+
+    Args:
+        plan, ask: as of `left_out`.
+        stacklevel: as of `warnings.warn`: 2 is the caller of this function.
+    """
+    if text := left_out(plan, ask):
+        warnings.warn(text, GCWarning, stacklevel=stacklevel)

@@ -24,6 +24,8 @@ class Reason(Enum):
     STORED = "stored {stored}"
     STACKED = "stacked layers: {inner}"
     BY_SHAPE = "by shape alone: {inner}"
+    READ = "read from the program: {operation} sums over it"
+    FACTOR_IN = "low-rank factor on the side of the input: its rows are what the product's weight vectors are made of"
     OVERRIDE = "override {pattern!r}"
     # Left alone.
     FAN_IN_ONE = "one weight per output: GC would freeze it"
@@ -36,36 +38,50 @@ class Reason(Enum):
     BIAS_KV = "extra key or value: part of the input"
     ACTIVATION = "slope of an activation"
     LAYER_SCALE = "layer scale: one number per channel"
+    SCALE = "scale or shift: multiplied or added, not summed over"
     MAGNITUDE = "magnitude of weight normalization"
     ORTHOGONAL = "orthogonal parametrization"
     PARAMETRIZED = "unknown parametrization: override if it is the weight"
-    SHARED_TABLE = "shared with an embedding"
+    SHARED_TABLE = "shared with an embedding: {names}"
+    SHARED = "shared by layers that read it in different ways: {names}"
+    FACTOR = "low-rank factor: its columns are no weight vectors"
+    ADDED = "added to the data"
+    INPUT = "part of the data: the input of other layers"
+    DIFFERENT = "read in different ways: {ways}"
+    FUNCTION = "used through a function that is not linear in it: override with {value} if it is the weight"
+    NOT_LINEAR = "used by {operation}, which is not a sum over it"
+    PRODUCT = "multiplied by another parameter: override with {value} if it is the weight"
+    UNCLEAR = "the program does not show what it is: {what}"
     UNKNOWN = "unknown module, left alone: override if it is a weight"
 
     # From names, and from the classes of JAX's libraries.
     OF_LAYER = "{layer}, {inner}"
     ITS_AXES = "by the axes it sums over"
-    FACTOR = "low-rank factor: its columns are no weight vectors"
     STATE = "state of the model, not a parameter"
     EQUATION = "equation not known: override if it is a linear map's weight"
     ELLIPSIS = "axes not all named in {equation!r}: override"
     BIAS_UNFIT = "its bias does not fit the layout: are layers stacked? declare or override"
     NAME_UNCLEAR = "{name!r} with shape {shape} may be stored in several ways: declare stacks, override, or run it"
     UNDECLARED = "more axes than one such layer has: declare how layers are stacked"
-    # Read from the program: what its operations do with the parameter.
-    CONTRACTED = "summed over by {operation}"
-    ADDED = "added, not summed over: {operation}"
-    MULTIPLIED = "multiplied, not summed over: {operation}"
-    LOOKED_UP = "looked up, not summed over: {operation}"
-    INPUT = "part of the input: {operation}"
+    # From a program, in JAX.
     ONE_AXIS = "one axis: centralized only where an override says so"
-    TIED = "looked up, and summed over elsewhere: a tied table"
-    PRODUCT = "multiplied by another parameter before it meets the data: {others}"
-    NOT_LINEAR = "used by {operation}, which is not linear in it: override if it is a weight"
-    SEVERAL_WAYS = "read in several ways: {ways}; override"
-    IN_PARTS = "summed over in parts: override with the axes of its weight vectors"
-    UNREAD = "used by {operation}, which cannot be read: override if it is a weight"
+    PARAMETERS = "multiplied by other parameters before it meets the data: {others}"
     NOT_REACHED = "not reached by this batch"
+
+
+class Proof(Enum):
+    """What running a model on a batch has shown of one parameter; the value is the sentence."""
+
+    READ = "read from the program"
+    VERIFIED = "verified"
+    PARTLY = "verified for {whole:,} of {outputs:,} outputs, the others were not reached"
+    NOT_REACHED = "not reached by the batch"
+    ALONE = "not a weight: the batch shows no sum over it"
+    LOOKED_UP = "not a weight: looked up, and the input of other layers"
+    CANDIDATE = "candidate: the batch sums over {over}, override with {value}"
+    FACTOR = "multiplied by another parameter before it meets the data: {others}"
+    PARTS = "the batch cannot show it: it reaches parts of weight vectors"
+    UNCLEAR = "the batch cannot show it"
 
 
 class Why(str):
@@ -82,11 +98,16 @@ class Why(str):
 
     reason: Enum
     details: Mapping[str, Any]
+    _more: str
 
     def __new__(cls, reason: Enum, more: str = "", **details: Any) -> "Why":
         self = super().__new__(cls, reason.value.format(**details) + more)
         self.reason, self.details, self._more = reason, details, more
         return self
+
+    def plus(self, more: str) -> "Why":
+        """The same reason, with something put behind the sentence."""
+        return Why(self.reason, self._more + more, **self.details)
 
     def __reduce__(self):
         return _again, (self.reason, self._more, dict(self.details))
@@ -103,3 +124,13 @@ def reason_of(why: str) -> Enum | None:
     (True, True)
     """
     return why.reason if isinstance(why, Why) else None
+
+
+def name_of(why: str) -> str | None:
+    """The name of the value that a sentence was made of, as plain data; None for a plain text.
+
+    >>> name_of(Why(Reason.BIAS)), name_of("my own words")
+    ('BIAS', None)
+    """
+    reason = reason_of(why)
+    return None if reason is None else reason.name

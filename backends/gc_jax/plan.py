@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from gc_core import checks, layouts
-from gc_core.left_out import warn_of_what_is_left_out
+from gc_core.left_out import warn_if_left_out
 from gc_core.plan import Overrides, Plan, Row
 from gc_core.reasons import Reason, Why
 from gc_jax.layers import LAYOUTS, library, what_is
@@ -75,17 +75,17 @@ def plan(
 
     >>> def apply(p, tokens):
     ...     return p["embed"]["embedding"][tokens] @ p["head"]["kernel"] + p["head"]["bias"]
-    >>> print(plan(params, apply=apply, batch=jnp.zeros((2, 5), int)).to_text(90).partition("untouched.")[2].strip())
+    >>> print(*plan(params, apply=apply, batch=jnp.zeros((2, 5), int)).to_text(90).splitlines()[-4:], sep="\\n")
     parameter        shape  mean over   why
-    embed.embedding  9×4    -           looked up, not summed over: gather
-    head.bias        3      -           added, not summed over: add
-    head.kernel      4×3    axis 0 (4)  summed over by dot_general
+    embed.embedding  9×4    -           embedding: looked up, not summed over
+    head.bias        3      -           added to the data
+    head.kernel      4×3    axis 0 (4)  read from the program: dot_general sums over it
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), section 3.1.
     """
     if apply is None and batch is None:
         made = by_classes_and_names(params_or_module, layout, stacked, modules, wrt).override(overrides)
-        remedy = "read it from the program (apply=, batch=), give modules= or stacked="
+        remedy = "plan(…, apply=, batch=)"
     else:
         for name, value in (("layout", layout), ("stacked", stacked), ("modules", modules)):
             if value is not None:
@@ -93,8 +93,8 @@ def plan(
         from gc_jax.program import by_program  # a plan of names needs none of it
 
         made = by_program(params_or_module, apply, batch, wrt).override(overrides)
-        remedy = "give a batch that reaches it"
-    warn_of_what_is_left_out(made, remedy)
+        remedy = "A batch that reaches them, or a plan of classes and names, plan(…) without batch=,"
+    warn_if_left_out(made, remedy, stacklevel=3)
     return made
 
 
@@ -126,7 +126,7 @@ def by_classes_and_names(
             if layer is not None and (isinstance(what, Weight) or what.reason is Reason.NAME_UNCLEAR):
                 what = layouts.UNKNOWN
         if name in tied:
-            what = layouts.SHARED_TABLE
+            what = Why(Reason.SHARED_TABLE, names="through equinox.nn.Shared")
         view = _view(name, what, shape, stack, label)
         rows.append(Row(name, shape, view.shape, view.axes, view.why))
     return Plan(rows)

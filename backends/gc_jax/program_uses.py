@@ -1,7 +1,7 @@
 """What a program does with each parameter, and what follows for GC."""
 
 from collections.abc import Iterator, Sequence
-from enum import Enum, auto
+from enum import Enum
 from typing import NamedTuple
 
 from gc_core import layouts
@@ -12,18 +12,18 @@ from gc_jax.weight import FACTOR
 
 
 class Kind(Enum):
-    """What an operation does with a parameter."""
+    """What an operation does with a parameter; the value is what is said of it where several differ."""
 
-    CONTRACTED = auto()
-    ADDED = auto()
-    MULTIPLIED = auto()
-    LOOKED_UP = auto()
-    INPUT = auto()
-    MAGNITUDE = auto()
-    FACTOR = auto()
-    PRODUCT = auto()
-    NOT_LINEAR = auto()
-    UNREAD = auto()
+    CONTRACTED = "summed over"
+    ADDED = "added"
+    MULTIPLIED = "multiplied"
+    LOOKED_UP = "looked up"
+    INPUT = "as the data"
+    MAGNITUDE = "as the scale of a weight"
+    FACTOR = "as a low-rank factor"
+    PRODUCT = "in a product of parameters"
+    NOT_LINEAR = "in a function that is not linear"
+    UNREAD = "by another operation"
 
 
 class Use(NamedTuple):
@@ -105,52 +105,52 @@ def verdict(uses: Sequence[Use], shape: tuple[int, ...], names: Sequence[str]) -
     kinds = {use.kind for use in uses}
     if not uses:
         return layouts.left_alone(shape, Why(Reason.NOT_REACHED))
-    for kind, reason in ((Kind.UNREAD, Reason.UNREAD), (Kind.NOT_LINEAR, Reason.NOT_LINEAR)):
-        if kind in kinds:
-            return layouts.left_alone(shape, Why(reason, operation=_operations(uses, kind)))
+    if Kind.UNREAD in kinds:
+        what = f"it is used by {_operations(uses, Kind.UNREAD)}"
+        return layouts.left_alone(shape, Why(Reason.UNCLEAR, what=what))
+    if Kind.NOT_LINEAR in kinds:
+        return layouts.left_alone(shape, Why(Reason.NOT_LINEAR, operation=_operations(uses, Kind.NOT_LINEAR)))
     if Kind.PRODUCT in kinds:
         others = sorted({names[other] for use in uses if use.kind is Kind.PRODUCT for other in use.others})
-        return layouts.left_alone(shape, Why(Reason.PRODUCT, others=", ".join(others)))
+        return layouts.left_alone(shape, Why(Reason.PARAMETERS, others=", ".join(others)))
     if Kind.CONTRACTED in kinds:
         return _weight(uses, kinds, shape)
-    if Kind.FACTOR in kinds:
-        return layouts.left_alone(shape, FACTOR)
-    for kind, reason in _LEFT_ALONE.items():
-        if kind in kinds:
-            return layouts.left_alone(shape, Why(reason, operation=_operations(uses, kind)))
-    raise AssertionError(f"a kind of use without a verdict: {kinds}")
+    why = next(why for kind, why in _LEFT_ALONE.items() if kind in kinds)
+    return layouts.left_alone(shape, why)
 
 
+# The first that is found: what is looked up and then added is a table.
 _LEFT_ALONE = {
-    Kind.MAGNITUDE: Reason.MAGNITUDE,
-    Kind.LOOKED_UP: Reason.LOOKED_UP,
-    Kind.MULTIPLIED: Reason.MULTIPLIED,
-    Kind.INPUT: Reason.INPUT,
-    Kind.ADDED: Reason.ADDED,
+    Kind.FACTOR: FACTOR,
+    Kind.MAGNITUDE: layouts.MAGNITUDE,
+    Kind.LOOKED_UP: layouts.EMBEDDING,
+    Kind.MULTIPLIED: Why(Reason.SCALE),
+    Kind.INPUT: Why(Reason.INPUT),
+    Kind.ADDED: Why(Reason.ADDED),
 }
 
 
 def _weight(uses: Sequence[Use], kinds: set[Kind], shape: tuple[int, ...]) -> layouts.View:
     sums = [use for use in uses if use.kind is Kind.CONTRACTED]
-    if Kind.LOOKED_UP in kinds:
-        return layouts.left_alone(shape, Why(Reason.TIED))
     if all(use.summed for use in sums) and (Kind.MULTIPLIED in kinds or not any(use.kept for use in sums)):
-        operation = "mul"  # a scale; that the model then sums its output makes no weight of it
-        return layouts.left_alone(shape, Why(Reason.MULTIPLIED, operation=operation))
+        # A scale; that the model then sums its output makes no weight of it.
+        return layouts.left_alone(shape, _LEFT_ALONE[Kind.MULTIPLIED])
     if len(shape) < 2:
         return layouts.left_alone(shape, Why(Reason.ONE_AXIS))
     if not any(use.over for use in sums):
         return layouts.left_alone(shape, layouts.FAN_IN_ONE)
     if any(use.parts or _in_both(use) for use in sums):
-        return layouts.left_alone(shape, Why(Reason.IN_PARTS))
+        return layouts.left_alone(shape, _IN_PARTS)
     ways = {whole(use.over, shape) for use in sums}
     if len(ways) > 1 or kinds != {Kind.CONTRACTED}:
-        return layouts.left_alone(shape, Why(Reason.SEVERAL_WAYS, ways="; ".join(dict.fromkeys(_ways(uses, shape)))))
-    why = Why(Reason.CONTRACTED, operation=_operations(uses, Kind.CONTRACTED))
+        return layouts.left_alone(shape, Why(Reason.DIFFERENT, ways=", ".join(dict.fromkeys(_ways(uses, shape)))))
+    why = Why(Reason.READ, operation=_operations(uses, Kind.CONTRACTED))
     if any(use.stacked for use in sums):
         why = Why(Reason.STACKED, inner=why)
-    seen = view(shape, sums[0].over, why)
-    return seen or layouts.left_alone(shape, Why(Reason.IN_PARTS))
+    return view(shape, sums[0].over, why) or layouts.left_alone(shape, _IN_PARTS)
+
+
+_IN_PARTS = Why(Reason.UNCLEAR, what="it is summed over in parts")
 
 
 def _in_both(use: Use) -> bool:
@@ -168,7 +168,5 @@ def _operations(uses: Sequence[Use], kind: Kind) -> str:
 
 def _ways(uses: Sequence[Use], shape: Sequence[int]) -> Iterator[str]:
     for use in uses:
-        if use.kind is Kind.CONTRACTED:
-            yield f"summed over axes {','.join(str(axis) for axis, _ in whole(use.over, shape))}"
-        else:
-            yield f"{use.kind.name.lower().replace('_', ' ')} by {use.operation}"
+        axes = f" along {','.join(str(axis) for axis, _ in whole(use.over, shape))}" if use.over else ""
+        yield use.kind.value + axes

@@ -10,8 +10,9 @@ import optax
 
 from gc_core import checks
 from gc_core.layouts import rule_of
-from gc_core.left_out import unsure, warn_of_what_is_left_out
+from gc_core.left_out import OPEN, warn_if_left_out
 from gc_core.plan import Plan, Row
+from gc_core.reasons import reason_of
 from gc_jax.arrays import JAX, widen
 from gc_jax.layers import library
 from gc_jax.operator import center
@@ -33,7 +34,7 @@ def check_tree(plan: Plan | str, params: Any) -> None:
     """Refuse a tree that the plan does not fit; warn where a layout alone leaves much of it out."""
     rows = [row for row in rows_of(plan, params) if row is not None]
     if isinstance(plan, str) and rows:
-        warn_of_what_is_left_out(Plan(rows), f"give a plan instead of {plan!r}, gc_jax.plan(…)", stacklevel=4)
+        warn_if_left_out(Plan(rows), f"plan=gc_jax.plan(params, apply=…, batch=…) instead of {plan!r}", stacklevel=4)
 
 
 def centralized(updates: Any, plan: Plan | str) -> Any:
@@ -99,7 +100,7 @@ def _planned(layout: str, tree: Any) -> Mapping[str, Row]:
     if len(leaves) == 1 and leaves[0][0] == "" and len(leaves[0][2].shape) == 1:
         raise ValueError(_FLAT)
     plan = by_classes_and_names(tree, None if library(tree) else layout)
-    unknown = [row for row in unsure(plan) if len(row.shape) > 1]
+    unknown = [row for row in plan.rows if reason_of(row.why) in OPEN and len(row.shape) > 1]
     if unknown and all(row.axes is None for row in plan.rows):
         # Otherwise GC would be off without a word.
         raise ValueError(

@@ -4,10 +4,11 @@
 (page `plan`). The updates as pure functions, for reading and for optimizers of your own: `operator`, `sgdm`, `adam`.
 """
 
-from gc_core import AdamState, GCWarning, Plan, Row, SGDMState, View, fan_in_axes
+from gc_core import AdamState, GCWarning, Plan, Reason, Row, SGDMState, View, Why, fan_in_axes
 from gc_torch.adam import adam_init, adam_update
 from gc_torch.arrays import from_numpy, to_numpy
 from gc_torch.attach import Attachment, attach
+from gc_torch.low_rank import center_low_rank
 from gc_torch.operator import centralize
 from gc_torch.optimizer import SGD, Adam, AdamW
 from gc_torch.plan import ModelPlan, param_groups, plan
@@ -23,15 +24,18 @@ __all__ = [
     "GCWarning",
     "ModelPlan",
     "Plan",
+    "Reason",
     "Recorder",
     "Report",
     "ReportRow",
     "Row",
     "SGDMState",
     "View",
+    "Why",
     "adam_init",
     "adam_update",
     "attach",
+    "center_low_rank",
     "centralize",
     "fan_in_axes",
     "from_numpy",

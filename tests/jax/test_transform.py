@@ -478,7 +478,7 @@ def test_a_layout_that_finds_no_weight_says_so():
             gct.sgd(0.1, plan="out_last").init(params)
         plan = gct.plan(params, "out_last", {"*": None})
         gct.sgd(0.1, plan=plan).init(params)
-    with pytest.warns(gct.GCWarning, match="centralizes nothing"):
+    with pytest.warns(gct.GCWarning, match="applies to nothing that trains"):
         gct.sgd(0.1, plan="out_last").init({"bias": jnp.ones(3)})
     gct.sgd(0.1, plan="out_last").init({})
 

@@ -86,7 +86,7 @@ NAMES = [
 @given(st.sampled_from(NAMES))
 def test_a_class_of_one_s_own_is_not_taken_for_a_library_s(case):
     module, weight = own_class(*case)
-    with pytest.warns(gct.GCWarning, match="centralizes nothing here.*is|are not known"):
+    with pytest.warns(gct.GCWarning, match="applies to nothing that trains: it is not known"):
         plan = gct.plan(module)
     # Nobody knows it: neither a wrong reason nor an error about attributes that nobody wrote.
     assert plan[weight].why.reason is Reason.UNKNOWN
@@ -106,7 +106,7 @@ def test_a_class_derived_from_a_library_s_is_one_and_what_it_adds_is_not():
             super().__init__(*sizes, key=key)
             self.gain = jnp.ones((3, 4))
 
-    with pytest.warns(gct.GCWarning, match="'gain'"):
+    with pytest.warns(gct.GCWarning, match="gain"):
         plan = gct.plan(Wide(4, 3, key=KEY))
     assert axes(plan) == {"weight": (1,)}
     assert plan["gain"].why.reason is Reason.UNKNOWN
@@ -117,7 +117,7 @@ def test_a_derived_class_that_sets_other_attributes_is_not_known():
         def __init__(self):
             self.kernel, self.bias = nnx.Param(jnp.ones((4, 3))), nnx.Param(jnp.ones(3))
 
-    with pytest.warns(gct.GCWarning, match="centralizes nothing"):
+    with pytest.warns(gct.GCWarning, match="applies to nothing that trains"):
         assert gct.plan(Mine())["kernel"].why.reason is Reason.UNKNOWN
 
 
@@ -185,7 +185,7 @@ def test_a_layout_cannot_judge_a_part_of_a_tree(make):
     for tx in parts.values():
         with pytest.raises(ValueError, match=r"cannot judge a part of a tree.*Give a plan of the whole"):
             tx.init(params)
-    with pytest.warns(gct.GCWarning, match=r"'block.kernel' \(4×3×3"):
+    with pytest.warns(gct.GCWarning, match=r"block.kernel \(4×3×3"):
         plan = gct.plan(params, "out_last")
     assert axes(plan) == {"head.kernel": (0,)}
     optax.masked(make(plan), weights).init(params)
@@ -343,7 +343,7 @@ def test_unusable_plans_are_said_once():
     modules = Net().module_paths(KEY, jnp.ones((2, 4)))
     with pytest.raises(ValueError, match=r"modules: no parameter belongs to any.*give variables\['params'\]"):
         gct.plan(variables, modules=modules)
-    with pytest.warns(gct.GCWarning, match=r"1 of 3 parameters, 9 of 24 numbers, are not known: 'theta' \(3×3"):
+    with pytest.warns(gct.GCWarning, match=r"leaves out 38% of what trains: .*: theta \(3×3\)"):
         plan = gct.plan(variables["params"], modules=modules)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -351,14 +351,14 @@ def test_unusable_plans_are_said_once():
         gct.plan(variables["params"], modules=modules, overrides={"theta": None})  # meant
         gct.plan(variables["params"], "out_last", {"*": None})
     tx = gct.sgd(0.1, plan="out_last")
-    with pytest.warns(gct.GCWarning, match="'theta'.*give a plan instead of 'out_last'") as caught:
+    with pytest.warns(gct.GCWarning, match="theta.*instead of 'out_last'") as caught:
         state = tx.init(variables["params"])
     assert [one.filename for one in caught] == [__file__]
     tx.update(variables["params"], state)  # and not again in each step
 
 
 def test_nothing_to_centralize_is_said():
-    with pytest.warns(gct.GCWarning, match="centralizes nothing here: there is no weight"):
+    with pytest.warns(gct.GCWarning, match="applies to nothing that trains: it has no weight"):
         gct.plan({"scale": jnp.ones(3), "bias": jnp.ones(3)}, "out_last")
 
 
