@@ -7,7 +7,10 @@ from gc_core.patterns import collapsed
 from gc_core.plan import Plan
 from gc_core.reasons import GCWarning, Reason, reason_of
 
-OPEN = {Reason.UNKNOWN, Reason.PARAMETRIZED, Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR}
+OPEN = {
+    Reason.UNKNOWN, Reason.PARAMETRIZED, Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR, Reason.EQUATION,
+    Reason.ELLIPSIS, Reason.BIAS_UNFIT, Reason.NAME_UNCLEAR, Reason.UNDECLARED, Reason.PARAMETERS, Reason.NOT_REACHED,
+}  # fmt: skip
 
 
 def left_out(plan: Plan, ask: str) -> str | None:

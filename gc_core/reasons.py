@@ -55,6 +55,20 @@ class Reason(Enum):
     UNCLEAR = "the program does not show what it is: {what}"
     UNKNOWN = "unknown module, left alone: override if it is a weight"
 
+    # From names, and from the classes of JAX's libraries.
+    OF_LAYER = "{layer}, {inner}"
+    ITS_AXES = "by the axes it sums over"
+    STATE = "state of the model, not a parameter"
+    EQUATION = "equation not known: override if it is a linear map's weight"
+    ELLIPSIS = "axes not all named in {equation!r}: override"
+    BIAS_UNFIT = "its bias does not fit the layout: are layers stacked? declare or override"
+    NAME_UNCLEAR = "{name!r} with shape {shape} may be stored in several ways: declare stacks, override, or run it"
+    UNDECLARED = "more axes than one such layer has: declare how layers are stacked"
+    # From a program, in JAX.
+    ONE_AXIS = "one axis: centralized only where an override says so"
+    PARAMETERS = "multiplied by other parameters before it meets the data: {others}"
+    NOT_REACHED = "not reached by this batch"
+
 
 class Proof(Enum):
     """What running a model on a batch has shown of one parameter; the value is the sentence."""

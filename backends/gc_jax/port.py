@@ -6,6 +6,7 @@
 where it is last, and asks `gc_jax.plan`. What these libraries do not have is not provided.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import optax
 
 from gc_core import checks
 from gc_core.plan import Plan, Row
+from gc_core.reasons import GCWarning
 from gc_jax import (
     adam,
     adam_init,
@@ -84,7 +86,9 @@ def centralize_layer(
     words = " ".join([kind, part, stored, *(["stack"] if stack else []), *(["tied"] if tied else [])])
     sizes = dict(zip(stored.split(), grad.shape, strict=True))
     try:
-        made = _layer(kind, part, stored, groups, stack, tied, sizes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GCWarning)  # a table alone is a model without a weight, and meant
+            made = _layer(kind, part, stored, groups, stack, tied, sizes)
     except ImportError as error:
         raise NotImplementedError(f"{words}: {error.name} is not installed") from error
     if made is None:

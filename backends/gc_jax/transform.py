@@ -16,23 +16,16 @@ Array([0., 0.], dtype=float32)
 It also centralizes embeddings and whatever else has two axes. Here the layout, or better a plan, must be given.
 """
 
-import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from gc_core import checks
-from gc_core.layouts import UNKNOWN, rule_of
-from gc_core.plan import Plan, Row
-from gc_jax.adam import bias_correction
-from gc_jax.arrays import JAX, widen
-from gc_jax.layers import UNCLEAR
-from gc_jax.operator import center
-from gc_jax.plan import named_leaves
-from gc_jax.plan import plan as make_plan
+from gc_core.plan import Plan
+from gc_jax.arrays import JAX
+from gc_jax.parts import number_or_schedule, scale_by_adam, with_gc
+from gc_jax.rows import centralized, check, check_tree
 
 Mask = Any | Callable[[optax.Params], Any]
 
@@ -57,7 +50,8 @@ def centralize_gradients(plan_or_layout: Plan | str) -> optax.GradientTransforma
 
     Raises:
         TypeError: it is neither a Plan nor a string; later, where GC would act, for what is not a floating-point array.
-        ValueError: an unknown layout; later, if the tree does not fit the plan, or a layout finds no weight in it.
+        ValueError: an unknown layout; later, if the tree does not fit the plan, if a layout finds no weight in it, or
+            is to judge a part of a tree (under `masked` or `multi_transform`) or a flat one (under `optax.flatten`).
 
     >>> import jax.numpy as jnp
     >>> optimizer = optax.chain(centralize_gradients("out_last"), optax.lion(1e-3))
@@ -66,15 +60,15 @@ def centralize_gradients(plan_or_layout: Plan | str) -> optax.GradientTransforma
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), equation 1.
     """
-    _check(plan_or_layout)
+    check(plan_or_layout)
 
     def init(params):
-        _rows(plan_or_layout, params)
+        check_tree(plan_or_layout, params)
         return optax.EmptyState()
 
     def update(updates, state, params=None):
         del params
-        return _centralized(updates, plan_or_layout), state
+        return centralized(updates, plan_or_layout), state
 
     return optax.GradientTransformation(init, update)
 
@@ -130,16 +124,16 @@ def sgd(
     """
     checks.flag("nesterov", nesterov)
     checks.flag("decoupled", decoupled)
-    if nesterov and (momentum is None or (isinstance(momentum, (int, float)) and momentum == 0)):
-        raise ValueError(f"nesterov needs a momentum > 0; got momentum={momentum!r}")
+    if nesterov and momentum is None:
+        raise ValueError("nesterov needs a momentum; got momentum=None")
     if momentum is not None:
         checks.number("momentum", momentum, low=0.0, framework=JAX)
     if weight_decay is not None:
-        _number_or_schedule("weight_decay", weight_decay)
+        number_or_schedule("weight_decay", weight_decay)
     decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay, mask)]
     direction = optax.identity() if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
     before, after = ([], decay) if decoupled else (decay, [])
-    return _with_gc(before, direction, after, learning_rate, plan, gc_on)
+    return with_gc(before, direction, after, learning_rate, plan, gc_on)
 
 
 def adam(
@@ -189,8 +183,8 @@ def adam(
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2.
     """
-    direction = _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
-    return _with_gc([], direction, [], learning_rate, plan, gc_on)
+    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
+    return with_gc([], direction, [], learning_rate, plan, gc_on)
 
 
 def adamw(
@@ -238,164 +232,6 @@ def adamw(
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2, with the decay of AdamW.
     """
-    _number_or_schedule("weight_decay", weight_decay)
-    direction = _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
-    return _with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on)
-
-
-# ---- What the three share
-
-
-def _with_gc(before, direction, after, learning_rate, plan, gc_on) -> optax.GradientTransformationExtraArgs:
-    """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place."""
-    _check(plan)
-    _number_or_schedule("learning_rate", learning_rate)
-    checks.place(gc_on, optional=True)
-    last = optax.scale_by_learning_rate(learning_rate)
-    if gc_on == "gradient":
-        direction = _on_centralized(direction, plan)
-    if gc_on == "update":
-        last = _on_centralized(last, plan)
-    return _widened(optax.chain(*before, direction, *after, last))
-
-
-def _number_or_schedule(name: str, value: Any) -> None:
-    if not callable(value):
-        checks.number(name, value, low=0.0, framework=JAX)
-
-
-def _on_centralized(transform, plan) -> optax.GradientTransformation:
-    """The transformation of Φ(updates). A link of its own would give the state of the chain another structure."""
-
-    def init(params):
-        _rows(plan, params)
-        return transform.init(params)
-
-    def update(updates, state, params=None):
-        return transform.update(_centralized(updates, plan), state, params)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _widened(transform) -> optax.GradientTransformationExtraArgs:
-    """The transformation with half precision computed in float32, and what it gives and keeps rounded once."""
-    transform = optax.with_extra_args_support(transform)
-
-    def update(updates, state, params=None, **extra):
-        dtypes = _dtypes(updates)
-        if params is not None:  # float32 weights with half gradients get the update that they can hold
-            dtypes = jax.tree.map(jnp.promote_types, dtypes, _dtypes(params))
-        wide = (jax.tree.map(lambda leaf: widen(jnp.asarray(leaf)), tree) for tree in (updates, state, params))
-        new, new_state = transform.update(*wide, **extra)
-        return _rounded(new, dtypes), _rounded(new_state, _dtypes(state))
-
-    return optax.GradientTransformationExtraArgs(transform.init, update)
-
-
-def _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov) -> optax.GradientTransformation:
-    """`optax.scale_by_adam`, but for its bias corrections."""
-    checks.flag("nesterov", nesterov)
-    for name, value, below in (("b1", b1, 1.0), ("b2", b2, 1.0), ("eps", eps, None), ("eps_root", eps_root, None)):
-        checks.number(name, value, low=0.0, below=below, framework=JAX)
-    init = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype).init
-
-    def update(updates, state, params=None):
-        del params
-        t = optax.safe_increment(state.count)
-        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
-
-        def corrected(moment, beta, t):
-            return moment / bias_correction(beta, t, jnp.finfo(moment.dtype).dtype)
-
-        def direction(g, m, v):
-            m_hat = corrected(m, b1, t)
-            if nesterov:
-                m_hat = b1 * corrected(m, b1, optax.safe_increment(t)) + (1 - b1) * corrected(g, b1, t)
-            return m_hat / (jnp.sqrt(corrected(v, b2, t) + eps_root) + eps)
-
-        return jax.tree.map(direction, updates, mu, nu), optax.ScaleByAdamState(t, mu, nu)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _dtypes(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).dtype, tree)
-
-
-def _rounded(tree: Any, dtypes: Any) -> Any:
-    return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), tree, dtypes)
-
-
-# ---- The plan, and the tree that it is for
-
-
-def _check(plan: Any) -> None:
-    if isinstance(plan, str):
-        rule_of(plan)
-    elif not isinstance(plan, Plan):
-        raise TypeError(
-            f'plan must be a plan, gc_jax.plan(params, layout), or a layout, "out_first" or "out_last"; got {plan!r}'
-        )
-
-
-def _centralized(updates: Any, plan: Plan | str) -> Any:
-    leaves, treedef = jax.tree.flatten(updates)
-    return treedef.unflatten([_phi(leaf, row) for leaf, row in zip(leaves, _rows(plan, updates), strict=True)])
-
-
-def _phi(leaf: Any, row: Row | None) -> Any:
-    if row is None or row.axes is None:
-        return leaf
-    grad = jnp.asarray(leaf)
-    checks.array(JAX, f"the gradient of {row.name!r}", grad)
-    return center(widen(grad).reshape(row.view), row.axes).reshape(row.shape).astype(grad.dtype)
-
-
-def _rows(plan: Plan | str, tree: Any) -> list[Row | None]:
-    """The row of each leaf of a tree; None for a leaf that is not a floating-point array."""
-    for node in jax.tree.leaves(tree, is_leaf=_is_sparse):
-        if _is_sparse(node):
-            raise TypeError(f"GC needs dense gradients; got {type(node).__qualname__}: call its todense() first")
-    leaves = [(name, leaf) for name, _, leaf in named_leaves(tree)]
-    by_name = _planned(plan, tree) if isinstance(plan, str) else plan
-    places = [str(i) for i in range(len(by_name))]
-    if [name for name, _ in leaves] == places and by_name.keys().isdisjoint(places):
-        by_name = dict(zip(places, by_name.values(), strict=True))  # Keras gives its variables as a list
-    return [_row(by_name, name, leaf) for name, leaf in leaves]
-
-
-def _row(by_name: Mapping[str, Row], name: str, leaf: Any) -> Row | None:
-    row = by_name.get(name)
-    if row is None:
-        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact):
-            return None
-        raise ValueError(f"the plan has no row for {name!r}: make it for this tree; its rows are {_some(by_name)}")
-    if row.shape != tuple(jnp.shape(leaf)):
-        raise ValueError(
-            f"the plan is for {name!r} of shape {row.shape}; got shape {jnp.shape(leaf)}. If that is a shard of it (in "
-            "a shard_map), take the step outside, on whole arrays: XLA adds the sum that a split fan-in needs"
-        )
-    return row
-
-
-def _planned(layout: str, tree: Any) -> Mapping[str, Row]:
-    if not any(jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact) for leaf in jax.tree.leaves(tree)):
-        return {}
-    plan = make_plan(tree, layout)
-    unknown = [row for row in plan.rows if row.why in (UNKNOWN, UNCLEAR) and len(row.shape) > 1]
-    if unknown and all(row.axes is None for row in plan.rows):
-        # Otherwise GC would be off without a word.
-        raise ValueError(
-            f"a layout is not enough: nothing in this tree says that it is a weight stored so ({_some(plan)}); "
-            f"give a plan, gc_jax.plan(params, {layout!r}, overrides={{{unknown[0].name!r}: axes}})"
-        )
-    return plan
-
-
-def _some(names: Iterable[str]) -> str:
-    return textwrap.shorten(", ".join(map(repr, names)), 200, placeholder=" …")
-
-
-def _is_sparse(node: Any) -> bool:
-    return type(node).__module__.startswith("jax.experimental.sparse")
+    number_or_schedule("weight_decay", weight_decay)
+    direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
+    return with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on)

@@ -17,16 +17,28 @@ else:
     import gc_torch as gct
 
 
+@keras.saving.register_keras_serializable("gc")
 class Centralized(keras.optimizers.AdamW):
+    def __init__(self, *args, rows=(), **options):
+        super().__init__(*args, **options)
+        self.rows = rows  # in the order of the model's variables, and saved with it: how each is seen, and its axes
+
     def centralize(self, model):
-        self.rows = {id(v): row for v, row in zip(model.trainable_variables, gc_jax.plan(model).rows, strict=True)}
+        self.rows = [[row.view, row.axes] for row in gc_jax.plan(model).rows]
         return self
+
+    def get_config(self):
+        return {**super().get_config(), "rows": [list(row) for row in self.rows]}
 
     def apply(self, grads, trainable_variables=None):
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
-        rows = [self.rows[id(v)] for v in variables]
-        grads = [gct.centralize(g.reshape(r.view), r.axes).reshape(r.shape) for g, r in zip(grads, rows, strict=True)]
-        return super().apply(grads, trainable_variables)
+        own = {id(variable): row for variable, row in zip(self._trainable_variables, self.rows, strict=True)}
+        centralized = []
+        for grad, variable in zip(grads, variables, strict=True):
+            view, axes = own[id(variable)]
+            axes = None if axes is None else tuple(axes)
+            centralized.append(gct.centralize(grad.reshape(tuple(view)), axes).reshape(grad.shape))
+        return super().apply(centralized, trainable_variables)
 
 
 def make_optimizer(model):

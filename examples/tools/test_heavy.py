@@ -65,7 +65,12 @@ def moments(optimizer):
     assert sorted(kernel.shape for kernel in kernels) == sorted(axes)
     return [(kernel, axes[kernel.shape]) for kernel in kernels]
 
-_, optimizer, losses = keras_fit.train()
+model, optimizer, losses = keras_fit.train()
+model.save("model.keras")
+again = keras.saving.load_model("model.keras")
+for one in (model, again):
+    one.fit(np.ones((32, 64), "float32"), np.zeros(32, int), batch_size=32, shuffle=False, verbose=0)
+assert all((a == b).all() for a, b in zip(model.get_weights(), again.get_weights()))
 assert check.left(moments(optimizer)) < check.ROUNDING
 assert losses[-1] < losses[0]
 _, optimizer, _ = keras_fit.train(lambda model: keras.optimizers.AdamW(3e-3))
@@ -75,10 +80,10 @@ print("passed on", keras.backend.backend())
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_keras(backend):
-    run = subprocess.run(
-        [sys.executable, "-c", KERAS], env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True
-    )
+def test_keras(backend, tmp_path):
+    path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": path}
+    run = subprocess.run([sys.executable, "-c", KERAS], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout.strip().endswith(f"passed on {backend}"), run.stdout + run.stderr
 
 

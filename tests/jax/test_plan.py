@@ -12,8 +12,10 @@ from flax import nnx
 
 import gc_jax as gct
 from gc_core import layouts
+from gc_core.reasons import Reason
 
 KEY = jax.random.key(0)
+left_alone = pytest.mark.filterwarnings("ignore::gc_core.reasons.GCWarning")  # what is warned of is not what is tested
 RNGS = nnx.Rngs(0)
 
 
@@ -121,6 +123,7 @@ def test_linen_with_its_modules(zoo):
     assert why["Dense_0.kernel"].startswith("Dense, ")
 
 
+@left_alone
 def test_linen_by_names_alone(zoo):
     params, _ = zoo
     plan = gct.plan(params, "out_last")
@@ -170,7 +173,7 @@ def test_a_wrong_axis_is_not_proven():
     for wrong in ((1,), (0, 1)):
         with pytest.raises(AssertionError):
             prove(row._replace(axes=wrong), forward)
-    params, forward = applied(nn.ConvTranspose(3, (2,), use_bias=False, transpose_kernel=True), X)
+    params, forward = applied(nn.ConvTranspose(3, (2, 2), use_bias=False, transpose_kernel=True), X[None])
     with pytest.raises(AssertionError):
         prove(gct.plan(params, "out_last")["kernel"], forward)  # without its module it is taken as declared
 
@@ -209,6 +212,7 @@ def test_scanned_layers_are_declared(with_modules):
     assert plan[f"{attention}.out.kernel"][1:4] == ((2, 3, 4, 4), (2, 3, 4, 4), (0, 2))
 
 
+@left_alone
 def test_undeclared_stacks_are_left_alone_where_it_can_be_seen():
     params, modules = scanned(0)
     plan = gct.plan(params, modules=modules)
@@ -269,9 +273,9 @@ def test_nnx():
         "cell.dense_h.kernel": (0,),
         "lora.kernel": (0,),
         "lora.lora.lora_a": (0,),
-        "lora.lora.lora_b": (0,),
         "normed.layer_instance.kernel": (0,),
     }
+    assert plan["lora.lora.lora_b"].why.reason is Reason.FACTOR
     assert plan["raw"].why == layouts.UNKNOWN
     assert plan["depthwise.kernel"].why == layouts.FAN_IN_ONE
     assert plan["norms.0.scale"].why == layouts.NORM
@@ -384,6 +388,7 @@ def test_equinox():
     assert gct.plan({"net": net}, "out_first")["net.mlp.layers.0.weight"].axes == (1,)
 
 
+@left_alone
 def test_equinox_stacks_show_themselves():
     stack = eqx.filter_vmap(lambda key: eqx.nn.Conv1d(2, 4, 3, key=key))(jax.random.split(KEY, 6))
     plan = gct.plan(stack)
@@ -394,6 +399,7 @@ def test_equinox_stacks_show_themselves():
     assert gct.plan(swapped, stacked={"weight": 1})["weight"].axes == (2, 3)
 
 
+@left_alone
 @pytest.mark.parametrize(
     ("where", "get"),
     [
@@ -406,11 +412,11 @@ def test_a_table_tied_to_a_head_is_left_alone(where, get):
     pair = (eqx.nn.Embedding(5, 3, key=KEY), eqx.nn.Linear(3, 5, key=KEY))
     plan = gct.plan(eqx.nn.Shared(pair, where, get))
     assert [row.axes for row in plan.values()] == [None, None]
-    assert layouts.SHARED_TABLE in {row.why for row in plan.values()}
+    assert Reason.SHARED_TABLE in {row.why.reason for row in plan.values()}
     # Transposed on the way
     other = (pair[0], eqx.nn.Linear(5, 3, key=KEY))
     plan = gct.plan(eqx.nn.Shared(other, lambda pair: pair[0].weight, lambda pair: pair[1].weight.T))
-    assert plan["pytree.1.weight"].why == layouts.SHARED_TABLE
+    assert plan["pytree.1.weight"].why.reason is Reason.SHARED_TABLE
     # Two layers that share a weight are still layers.
     two = (eqx.nn.Linear(3, 3, key=KEY), eqx.nn.Linear(3, 3, key=KEY))
     plan = gct.plan(eqx.nn.Shared(two, lambda pair: pair[1].weight, lambda pair: pair[0].weight))
@@ -443,6 +449,7 @@ def test_haiku_names():
     }
 
 
+@left_alone
 def test_names_of_your_own():
     tree = shaped(
         {
@@ -477,6 +484,7 @@ def test_names_of_your_own():
     assert "bias does not fit" in first["other.weight"].why
 
 
+@left_alone
 def test_experts_are_declared():
     tree = shaped({"experts": {"kernel": (8, 4, 5), "bias": (8, 5)}, "deep": {"kernel": (2, 3, 4, 5)}})
     plan = gct.plan(tree, "out_last", stacked={"experts.*": 0, "deep.*": (0, 1)})
@@ -504,7 +512,7 @@ BAD = [
     (dict(layout="out_last", stacked={"x*": 0}), ValueError, "stacked: the pattern 'x[*]' matches no parameter"),
     (dict(layout="out_last", stacked=["w"]), TypeError, "stacked must map"),
     (dict(layout="out_last", stacked={"w": None}), TypeError, "stacked.'w'. must be an int"),
-    (dict(layout="out_last", stacked={"w": -2}), ValueError, "stacked.'w'. must be an int >= 0"),
+    (dict(layout="out_last", stacked={"w": -3}), ValueError, "stacked axes of 'w'.*out of range"),
     (dict(layout="out_last", stacked={"w": 5}), ValueError, "stacked axes of 'w'.*out of range"),
     (dict(layout="out_last", stacked={"w": (0, 0)}), ValueError, "each axis once"),
     (dict(layout="out_last", stack=1), TypeError, "stack"),

@@ -14,6 +14,9 @@ from gc_core.plan import Plan, Row
 U = 2.0**-24
 
 
+left_alone = pytest.mark.filterwarnings("ignore::gc_core.reasons.GCWarning")  # `tok`: known to nobody, and meant
+
+
 def tree(seed, dtype="float32"):
     rng = np.random.default_rng(seed)
     shapes = {"conv": {"kernel": (3, 2, 4)}, "head": {"kernel": (4, 3), "bias": (3,)}, "tok": (5, 4)}
@@ -22,7 +25,7 @@ def tree(seed, dtype="float32"):
     )
 
 
-PLAN = gct.plan(tree(0), "out_last")
+PLAN = gct.plan(tree(0), "out_last", {"tok": None})
 NOTHING = gct.plan(tree(0), "out_last", {"*": None})
 AXES = {"conv": {"kernel": (0, 1)}, "head": {"kernel": (0,), "bias": None}, "tok": None}
 
@@ -365,6 +368,7 @@ def test_vmap_over_an_ensemble():
 # ---- The plan, and the tree that it is for
 
 
+@left_alone
 def test_a_layout_alone_goes_by_names():
     got, _ = gct.centralize_gradients("out_last").update(tree(1), optax.EmptyState())
     assert np.abs(got["conv"]["kernel"].sum((0, 1))).max() <= 32 * U
@@ -466,6 +470,7 @@ def test_a_wrong_plan_is_refused(make):
         build(PLAN).update({"params": tree(1)}, state)
 
 
+@left_alone
 def test_a_layout_that_finds_no_weight_says_so():
     stacked = {"kernel": jnp.ones((4, 3, 2)), "bias": jnp.ones((4, 2))}
     for params in (jnp.ones((3, 2)), [(jnp.ones((3, 2)), jnp.ones(2))], stacked):
@@ -473,7 +478,8 @@ def test_a_layout_that_finds_no_weight_says_so():
             gct.sgd(0.1, plan="out_last").init(params)
         plan = gct.plan(params, "out_last", {"*": None})
         gct.sgd(0.1, plan=plan).init(params)
-    gct.sgd(0.1, plan="out_last").init({"bias": jnp.ones(3)})
+    with pytest.warns(gct.GCWarning, match="applies to nothing that trains"):
+        gct.sgd(0.1, plan="out_last").init({"bias": jnp.ones(3)})
     gct.sgd(0.1, plan="out_last").init({})
 
 
@@ -495,10 +501,10 @@ def test_wrong_switches_are_refused(make):
 @pytest.mark.parametrize(
     ("make", "options", "error", "text"),
     [
-        *((f, dict(learning_rate=-0.1), ValueError, "learning_rate must be") for f in (gct.sgd, gct.adam, gct.adamw)),
+        *((f, dict(learning_rate=np.nan), ValueError, "learning_rate must be") for f in (gct.sgd, gct.adam, gct.adamw)),
         (gct.sgd, dict(learning_rate="fast"), TypeError, "learning_rate must be"),
         (gct.sgd, dict(learning_rate=0.1, momentum=-0.9), ValueError, "momentum must be"),
-        (gct.sgd, dict(learning_rate=0.1, nesterov=True), ValueError, "nesterov needs a momentum > 0"),
+        (gct.sgd, dict(learning_rate=0.1, nesterov=True), ValueError, "nesterov needs a momentum"),
         (gct.sgd, dict(learning_rate=0.1, weight_decay=-0.1), ValueError, "weight_decay must be"),
         (gct.adam, dict(learning_rate=0.1, b1=1.0), ValueError, r"b1 must be a number in \[0, 1\)"),
         (gct.adam, dict(learning_rate=0.1, b2=-0.5), ValueError, "b2 must be"),

@@ -1,0 +1,105 @@
+"""What `gc_jax.sgd`, `adam` and `adamw` are made of: Optax's own parts, with Φ in its place and in enough precision."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gc_core import checks
+from gc_core.plan import Plan
+from gc_jax.adam import bias_correction
+from gc_jax.arrays import JAX, widen
+from gc_jax.rows import arrays_of, centralized, check, check_tree, like_updates, of_the_same_shapes, rows_of
+
+
+def number_or_schedule(name: str, value: Any, low: float | None = 0.0) -> None:
+    """Refuse what is neither a schedule nor a number of at least `low`."""
+    if not callable(value):
+        checks.number(name, value, low=low, framework=JAX)
+
+
+def with_gc(
+    before: list, direction: Any, after: list, learning_rate: Any, plan: Plan | str, gc_on: str | None
+) -> optax.GradientTransformationExtraArgs:
+    """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place."""
+    check(plan)
+    number_or_schedule("learning_rate", learning_rate, low=None)
+    checks.place(gc_on, optional=True)
+    last = optax.scale_by_learning_rate(learning_rate)
+    if gc_on == "gradient":
+        direction = _on_centralized(direction, plan)
+    if gc_on == "update":
+        last = _on_centralized(last, plan)
+    return _widened(optax.chain(*before, direction, *after, last), None if gc_on is None else plan)
+
+
+def _on_centralized(transform: Any, plan: Plan | str) -> optax.GradientTransformation:
+    """The transformation of Φ(updates). A link of its own would give the state of the chain another structure."""
+
+    def update(updates, state, params=None):
+        return transform.update(centralized(updates, plan), state, params)
+
+    return optax.GradientTransformation(transform.init, update)
+
+
+def _widened(transform: Any, plan: Plan | str | None) -> optax.GradientTransformationExtraArgs:
+    """The transformation with half precision computed in float32, and what it gives and keeps rounded once.
+
+    The updates lead: what of the parameters has none (the functions in an Equinox model) is left out.
+    """
+    transform = optax.with_extra_args_support(transform)
+
+    def init(params):
+        if plan is not None:
+            check_tree(plan, params)
+        return transform.init(arrays_of(params))
+
+    def update(updates, state, params=None, **extra):
+        if plan is not None:
+            rows_of(plan, updates)  # so that a tree that does not fit is refused in these words
+        params = like_updates(updates, params)
+        of_the_same_shapes(updates, state)
+        dtypes = _dtypes(updates)
+        if params is not None:  # float32 weights with half gradients get the update that they can hold
+            dtypes = jax.tree.map(jnp.promote_types, dtypes, _dtypes(params))
+        wide = (jax.tree.map(lambda leaf: widen(jnp.asarray(leaf)), tree) for tree in (updates, state, params))
+        new, new_state = transform.update(*wide, **extra)
+        return _rounded(new, dtypes), _rounded(new_state, _dtypes(state))
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov) -> optax.GradientTransformation:
+    """`optax.scale_by_adam`, but for its bias corrections."""
+    checks.flag("nesterov", nesterov)
+    for name, value, below in (("b1", b1, 1.0), ("b2", b2, 1.0), ("eps", eps, None), ("eps_root", eps_root, None)):
+        checks.number(name, value, low=0.0, below=below, framework=JAX)
+    init = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype).init
+
+    def update(updates, state, params=None):
+        del params
+        t = optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+
+        def corrected(moment, beta, t):
+            return moment / bias_correction(beta, t, jnp.finfo(moment.dtype).dtype)
+
+        def direction(g, m, v):
+            m_hat = corrected(m, b1, t)
+            if nesterov:
+                m_hat = b1 * corrected(m, b1, optax.safe_increment(t)) + (1 - b1) * corrected(g, b1, t)
+            return m_hat / (jnp.sqrt(corrected(v, b2, t) + eps_root) + eps)
+
+        return jax.tree.map(direction, updates, mu, nu), optax.ScaleByAdamState(t, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _dtypes(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).dtype, tree)
+
+
+def _rounded(tree: Any, dtypes: Any) -> Any:
+    return jax.tree.map(lambda leaf, dtype: leaf if leaf.dtype == dtype else leaf.astype(dtype), tree, dtypes)
