@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import DictKey, GetAttrKey, SequenceKey, keystr, tree_flatten_with_path
+from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from gc_core import checks, layouts
 from gc_core.plan import Overrides, Plan, Row
+from gc_jax import compat
 from gc_jax.layers import Weight, by_name, known, library
 
 Stacked = Mapping[str, int | tuple[int, ...]]
@@ -95,7 +96,7 @@ def named_leaves(tree: Any) -> list[tuple[str, Any, Any]]:
     for path, leaf in tree_flatten_with_path(tree)[0]:
         # Flax's boxes (nnx.Variable, nn.Partitioned) are part of some trees of a model, and not of others.
         unboxed = path[:-1] if path and path[-1] == GetAttrKey("value") else path
-        found.append((keystr(unboxed, simple=True, separator=".").replace("/", "."), unboxed, leaf))
+        found.append((compat.keystr(unboxed, ".").replace("/", "."), unboxed, leaf))
     return found
 
 
@@ -138,15 +139,14 @@ def _tree(root: Any, modules: Mapping[str, Any] | None) -> Iterator[_Param]:
             if modules is not None:
                 # Keys may hold slashes of their own: WeightNorm's are "Dense_0/kernel/scale".
                 own = str(getattr(path[-1], "key", "")) if path else ""
-                above = keystr(path[:-1], simple=True, separator="/")
+                above = compat.keystr(path[:-1], "/")
                 layer = modules.get(above)
             yield _Param(name, tuple(leaf.shape), layer, own)
 
 
 def _keras(model: Any) -> Iterator[_Param]:
     layers = {}
-    # Private to Keras, but the one way to reach the layers inside of a layer (an RNN's cell, attention's projections).
-    for layer in model._flatten_layers():
+    for layer in compat.keras_layers(model):
         for variable in layer.trainable_variables:
             layers[id(variable)] = layer  # an inner layer comes after the one that holds it
     for variable in model.trainable_variables:
@@ -176,7 +176,7 @@ def _layer_of(root: Any, path: tuple) -> tuple[Any, str]:
                     break
         except (AttributeError, LookupError, TypeError):  # a node that does not open with its own keys
             break
-    return layer, keystr(own, simple=True, separator=".")
+    return layer, compat.keystr(own, ".")
 
 
 def _tied_to_an_embedding(model: Any) -> set[str]:

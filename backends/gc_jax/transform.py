@@ -27,6 +27,7 @@ import optax
 from gc_core import checks
 from gc_core.layouts import UNKNOWN, rule_of
 from gc_core.plan import Plan, Row
+from gc_jax import compat
 from gc_jax.adam import bias_correction
 from gc_jax.arrays import JAX, widen
 from gc_jax.layers import UNCLEAR
@@ -302,8 +303,8 @@ def _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov) -> optax.GradientT
     def update(updates, state, params=None):
         del params
         t = optax.safe_increment(state.count)
-        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        mu = compat.update_moment(updates, state.mu, b1, 1)
+        nu = compat.update_moment_per_elem_norm(updates, state.nu, b2, 2)
 
         def corrected(moment, beta, t):
             return moment / bias_correction(beta, t, jnp.finfo(moment.dtype).dtype)

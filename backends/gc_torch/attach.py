@@ -231,9 +231,9 @@ def _phi(grad: Tensor, row: Row) -> Tensor:
 def _attach_to_gradients(optimizer: Any, model: nn.Module, plan: ModelPlan) -> Attachment:
     places = []  # (module, name in it, parameter, row)
     for module in model.modules():
-        for local, p in module._parameters.items():
-            row = None if p is None else plan.row_of(p)
-            if p is None or row is None or row.axes is None or not p.requires_grad:
+        for local, p in module.named_parameters(recurse=False, remove_duplicate=False):
+            row = plan.row_of(p)
+            if row is None or row.axes is None or not p.requires_grad:
                 continue
             if p in _parameters:
                 raise ValueError(f"GC is attached already ({_parameters[p]}): remove() that first")

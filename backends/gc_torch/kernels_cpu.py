@@ -32,7 +32,7 @@ from numba.extending import intrinsic, overload
 from numba.np.numpy_support import from_dtype
 from torch import Tensor
 
-from gc_torch import table
+from gc_torch import compat, table
 from gc_torch.table import CENTRALIZE, COLUMNS, GRAD, INNER, R1, R2, STATE0, STATE1, STATE2, STEP, WRITTEN, W
 
 NAME = "Numba"
@@ -701,7 +701,7 @@ class Steps:
         if found_inf is not None and found_inf.item():
             return
         if grad_scale is not None:
-            torch._foreach_div_(columns[1], grad_scale.item())
+            compat.divide_(columns[1], grad_scale.item())
         tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
         if not len(self._rows):
             self._set_up(seen, columns[0][0].dtype)

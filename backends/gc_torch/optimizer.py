@@ -12,13 +12,11 @@ from typing import Any, ClassVar, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
-from torch.optim.optimizer import _use_grad_for_differentiable
 from torch.optim.sgd import sgd
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import path, sharded, table, temporaries
+from gc_torch import compat, path, sharded, table, temporaries
 from gc_torch.arrays import TORCH, as_scalar, given, is_half, widen
 from gc_torch.plan import ModelPlan
 from gc_torch.plan import plan as plan_of
@@ -56,8 +54,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     # -- parameters and their axes --------------------------------------------------------------------------------
 
-    def _groups(self, params: Params, plan: ModelPlan | None, gc_on: str | None) -> Any:
-        """Fix the plan, and give the groups to hand to PyTorch's constructor."""
+    def _groups(self, params: Params, plan: ModelPlan | None, **ours: Any) -> Any:
+        """Fix the plan, and give the groups to hand to PyTorch's constructor, with options that it may not know."""
         self._scratch = temporaries.Scratch()
         self._kernels: dict[Any, Any] = {}  # what kernels keep of each group
         self._known: dict[int, Known] = {}  # what was found of each group in the step before
@@ -75,11 +73,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         groups: list[Any] = list(params)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
-        return [{"gc_on": gc_on, **group} if isinstance(group, dict) else group for group in groups]
+        return [{**ours, **group} if isinstance(group, dict) else group for group in groups]
 
-    def _made(self, plan: ModelPlan | None, gc_on: str | None) -> None:
+    def _made(self, plan: ModelPlan | None, **ours: Any) -> None:
         """What is left to do when PyTorch's constructor is done."""
-        self.defaults["gc_on"] = gc_on
+        self.defaults.update(ours)
         params = [p for group in self.param_groups for p in group["params"]]
         if plan is not None and plan.rows and params and all(plan.row_of(p) is None for p in params):
             raise ValueError(
@@ -154,7 +152,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
-    @_use_grad_for_differentiable
+    @compat.use_grad_for_differentiable
     def step(self, closure: Any = None) -> Any:
         """Take one step.
 
@@ -165,7 +163,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             TypeError, ValueError: an option, a gradient or a state is wrong; then nothing has changed.
         """
         if self.kind == "adam":
-            self._accelerator_graph_capture_health_check()
+            compat.graph_capture_health_check(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -540,11 +538,11 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
             lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
         )
         self.check({**options, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on)
+        groups = self._groups(params, plan, gc_on=gc_on)
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused
         )
-        self._made(plan, gc_on)
+        self._made(plan, gc_on=gc_on)
 
     def check(self, group: dict[str, Any]) -> None:
         checks.sgdm(
@@ -611,7 +609,7 @@ class _AdamSteps(CentralizingOptimizer):
 
     def columns(self, group: dict[str, Any]) -> Columns:
         columns: Columns = [[], [], [], [], [], []]
-        self._init_group(group, *columns)  # type: ignore[attr-defined]
+        compat.init_adam_group(self, group, columns)
         return columns
 
     def torch_step(self, group, taken, columns, grad_scale, found_inf):
@@ -619,7 +617,7 @@ class _AdamSteps(CentralizingOptimizer):
         counted = steps
         if group["gc_on"] and taken != path.FUSED and (group["differentiable"] or group["capturable"]):
             counted = [step.double() for step in steps]  # the bias corrections are computed in its precision
-        adam(
+        compat.adam(
             params,
             grads,
             exp_avgs,
@@ -700,16 +698,16 @@ class Adam(_AdamSteps, torch.optim.Adam):
         plan: ModelPlan | None = None,
     ):
         options: dict[str, Any] = dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
-            decoupled_weight_decay=decoupled_weight_decay,
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
         )  # fmt: skip
-        self.check({**options, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on)
+        ours = dict(gc_on=gc_on, decoupled_weight_decay=decoupled_weight_decay)
+        self.check({**options, **ours})
+        groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, foreach=foreach, maximize=maximize, capturable=capturable,
-            differentiable=differentiable, fused=fused,
+            differentiable=differentiable, fused=fused, **compat.adam_options(decoupled_weight_decay),
         )  # fmt: skip
-        self._made(plan, gc_on)
+        self._made(plan, **ours)
 
 
 class AdamW(_AdamSteps, torch.optim.AdamW):
@@ -753,13 +751,14 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         plan: ModelPlan | None = None,
     ):
         options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
-        self.check({**options, "decoupled_weight_decay": True, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on)
+        ours = dict(gc_on=gc_on, decoupled_weight_decay=True)
+        self.check({**options, **ours})
+        groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, capturable=capturable,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self._made(plan, gc_on)
+        self._made(plan, **ours)
 
 
 def _place(gc_on: Any) -> str:

@@ -5,16 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gc_core import layouts
 from gc_core.layouts import View
 from gc_core.plan import Overrides, Plan, Row
+from gc_torch import compat
 from gc_torch.verify import Batch, prove
 
 
@@ -189,9 +188,7 @@ def _uses(model: nn.Module) -> Iterator[tuple[str, Tensor, View]]:
         if parametrize.is_parametrized(module):
             for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr]
                 parametrized[chain] = (module, tensor_name)
-        for local, parameter in module._parameters.items():
-            if parameter is None:
-                continue
+        for local, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             name = f"{prefix}.{local}" if prefix else local
             _refuse_shapeless(name, parameter)
             if module in parametrized:
@@ -204,20 +201,20 @@ def _uses(model: nn.Module) -> Iterator[tuple[str, Tensor, View]]:
 def _of_parametrization(chain: nn.Module, local: str, parameter: Tensor, layer: nn.Module, tensor_name: str) -> View:
     """torch.nn.utils.parametrizations: what is learned stands in for a tensor of the layer."""
     kinds = [type(one) for one in chain.children()]
-    if kinds == [parametrizations._WeightNorm]:
+    if kinds == [compat.WEIGHT_NORM]:
         if local == "original0":
             return layouts.left_alone(parameter.shape, layouts.MAGNITUDE)
         return _of_layer(layer, tensor_name, parameter, "direction of ")
-    if kinds == [parametrizations._SpectralNorm]:
+    if kinds == [compat.SPECTRAL_NORM]:
         return _of_layer(layer, tensor_name, parameter, "original of ")
-    if kinds == [parametrizations._Orthogonal]:
+    if kinds == [compat.ORTHOGONAL]:
         return layouts.left_alone(parameter.shape, layouts.ORTHOGONAL)
     return layouts.left_alone(parameter.shape, layouts.PARAMETRIZED)
 
 
 def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
     """torch.nn.utils.weight_norm and spectral_norm, the older forms: a hook computes the layer's tensor."""
-    for hook in module._forward_pre_hooks.values():
+    for hook in compat.forward_pre_hooks(module):
         if isinstance(hook, WeightNorm) and local == f"{hook.name}_g":
             return layouts.left_alone(parameter.shape, layouts.MAGNITUDE)
         if isinstance(hook, WeightNorm) and local == f"{hook.name}_v":
@@ -229,11 +226,11 @@ def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
     return None
 
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMS = (compat.NORM, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _OUT_FIRST = {  # layer -> the names of its weights
     nn.Linear: r"weight",
     nn.Bilinear: r"weight",
-    _ConvNd: r"weight",
+    compat.CONV: r"weight",
     nn.RNNBase: r"weight_(ih|hh|hr)_l\d+(_reverse)?",
     nn.RNNCellBase: r"weight_(ih|hh)",
     nn.MultiheadAttention: r"in_proj_weight|[qkv]_proj_weight",
@@ -263,7 +260,7 @@ def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = ""
         return layouts.left_alone(shape, layouts.ACTIVATION)
     if isinstance(module, nn.MultiheadAttention) and local in ("bias_k", "bias_v"):
         return layouts.left_alone(shape, layouts.BIAS_KV)
-    if isinstance(module, _ConvTransposeNd) and local == "weight":
+    if isinstance(module, compat.CONV_TRANSPOSED) and local == "weight":
         groups = module.groups
         out, more = (f"out/{groups}", f", {groups} groups") if groups > 1 else ("out", "")
         return weight(layouts.in_out(shape, groups), f"(in, {out}{', k' * (len(shape) - 2)}){more}")

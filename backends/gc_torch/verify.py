@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gc_core import layouts
 from gc_core.layouts import View
 from gc_core.plan import Row
+from gc_torch import compat
+from gc_torch.compat import TorchDispatchMode, pytree
 
 Batch = Tensor | tuple | Mapping[str, Any] | Callable[[nn.Module], Any]
 
@@ -61,7 +61,7 @@ def prove(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tens
     """
     asked = [row for row in rows if row.axes is not None or row.why.startswith(_LOOKED_AT)]
     for name, parameter in parameters.items():
-        if parameter.is_meta or is_traceable_wrapper_subclass(parameter):
+        if parameter.is_meta or compat.is_wrapper_subclass(parameter):
             kind = "on the meta device" if parameter.is_meta else f"a {type(parameter).__name__}"
             raise ValueError(f"verify needs whole parameters with values; {name} is {kind}: verify a plain model first")
     watch = _run(model, {row.name: parameters[row.name] for row in asked}, batch)
@@ -124,10 +124,10 @@ def _computed(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
     if parametrize.is_parametrized(module):
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr]
             kinds = [type(one) for one in chain.children()]
-            if kinds in ([parametrizations._WeightNorm], [parametrizations._SpectralNorm]):
-                learned = "original1" if kinds == [parametrizations._WeightNorm] else "original"
+            if kinds in ([compat.WEIGHT_NORM], [compat.SPECTRAL_NORM]):
+                learned = "original1" if kinds == [compat.WEIGHT_NORM] else "original"
                 yield getattr(chain, learned), tensor_name, True
-    for hook in module._forward_pre_hooks.values():
+    for hook in compat.forward_pre_hooks(module):
         if isinstance(hook, (WeightNorm, SpectralNorm)):
             learned = "_v" if isinstance(hook, WeightNorm) else "_orig"
             yield getattr(module, hook.name + learned), hook.name, False
@@ -140,8 +140,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
     ]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  what a model may draw from
     backends: Any = torch.backends
@@ -159,7 +158,7 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
             for module, flag in training.items():
                 module.training = flag
             for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer
+                setattr(module, name, buffer)
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
             random.setstate(states[0])
@@ -246,7 +245,7 @@ class _Watch(TorchDispatchMode):
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         nodes = [self.nodes[id(x)] for x in tensors if id(x) in self.nodes]
         others = [x for x in tensors if id(x) not in self.nodes]
-        if func._schema.is_mutable:
+        if compat.is_mutable(func):
             self._save_parameters(func, args)
         call = _Call(func, args, kwargs).map(lambda x: self.nodes.get(id(x), x)) if nodes else None
         out = func(*args, **kwargs)
@@ -289,21 +288,27 @@ class _Watch(TorchDispatchMode):
 
     def _save_parameters(self, func: Any, args: tuple) -> None:
         """Keep copies of the parameters that are about to be written to."""
-        written = [
-            x.untyped_storage().data_ptr()
-            for argument, x in zip(func._schema.arguments, args, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(x, Tensor)
-        ]
+        written = [x.untyped_storage().data_ptr() for x in compat.written(func, args) if isinstance(x, Tensor)]
         for i, parameter in enumerate(self.parameters):
             if i not in self.saved and parameter.untyped_storage().data_ptr() in written:
                 self.saved[i] = parameter.clone()
 
 
 _aten = torch.ops.aten
-_PRODUCTS = {
-    _aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.mv, _aten.addmv, _aten.dot, _aten.linear, _aten.matmul,
-    _aten.convolution, _aten._trilinear, _aten._grouped_mm,
-}  # fmt: skip
+_PRODUCTS = compat.operations(
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "mv",
+    "addmv",
+    "dot",
+    "linear",
+    "matmul",
+    "convolution",
+    "_trilinear",
+    "_grouped_mm",
+)
 
 
 class _Call:
@@ -331,7 +336,7 @@ class _Call:
                 leaf = leaf.compute(values)
             elif isinstance(leaf, _Data):
                 return leaf.numbers()
-            return leaf.clone() if isinstance(leaf, Tensor) and self.func._schema.is_mutable else leaf
+            return leaf.clone() if isinstance(leaf, Tensor) and compat.is_mutable(self.func) else leaf
 
         args, kwargs = pytree.tree_map(value, (self.args, self.kwargs))
         return pytree.tree_leaves(self.func(*args, **kwargs))

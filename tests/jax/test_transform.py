@@ -10,6 +10,7 @@ import pytest
 
 import gc_jax as gct
 from gc_core.plan import Plan, Row
+from tests.jax.x64 import enable_x64
 
 U = 2.0**-24
 
@@ -78,7 +79,7 @@ OPTAX = [
 
 @pytest.mark.parametrize(("name", "options"), OPTAX, ids=[f"{n}-{list(o)}" for n, o in OPTAX])
 def test_without_gc_it_is_optax_s_own_to_rounding_in_float64(name, options):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         wanted = run(getattr(optax, name)(**options), dtype="float64")
         got = run(getattr(gct, name)(**options, plan=NOTHING), dtype="float64")
         kept = [
@@ -96,7 +97,7 @@ def test_without_gc_it_is_optax_s_own_to_rounding_in_float64(name, options):
 
 @pytest.mark.parametrize(("name", "options"), [OPTAX[2], OPTAX[9]], ids=["sgd", "adamw"])
 def test_gc_on_none_is_no_gc(name, options):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         wanted = run(getattr(gct, name)(**options, plan=NOTHING), dtype="float64")
         off = run(getattr(gct, name)(**options, plan=PLAN, gc_on=None), dtype="float64")
         on = run(getattr(gct, name)(**options, plan=PLAN), dtype="float64")
@@ -171,7 +172,7 @@ RULES = [
 def test_with_gc_it_is_the_update_function(update, options, make):
     init = gct.sgdm_init if update is gct.sgdm_update else gct.adam_init
     got = {}
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for gc_on in ("gradient", "update"):
             wanted = by_functions(init, partial(update, lr=0.1, gc_on=gc_on, **options), dtype="float64")
             got[gc_on], _ = run(make(plan=PLAN, gc_on=gc_on), dtype="float64")
@@ -229,7 +230,7 @@ def test_centralize_gradients_in_front_of_optax_is_the_optimizer_with_gc():
         (optax.sgd(0.1, 0.9), gct.sgd(0.1, 0.9, plan=PLAN)),
         (optax.adamw(0.1, eps=1e-3), gct.adamw(0.1, eps=1e-3, plan=PLAN)),
     ):
-        with jax.enable_x64(True):
+        with enable_x64(True):
             wanted, _ = run(optax.chain(gct.centralize_gradients(PLAN), theirs), dtype="float64")
             got, _ = run(ours, dtype="float64")
         assert distance(got, wanted) <= 1e-11
@@ -256,7 +257,7 @@ def test_masked_and_multi_transform_see_a_part_of_the_tree():
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_inject_hyperparams(x64):
-    with jax.enable_x64(x64):
+    with enable_x64(x64):
         for factory, options, state_of in (
             (gct.adamw, dict(b2=0.99, weight_decay=0.1), "nu"),
             (gct.sgd, dict(momentum=0.9), "trace"),
@@ -319,7 +320,7 @@ def test_half_gradients_of_float32_weights_give_float32_updates():
 
 
 def test_numpy_numbers_do_not_widen():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for optimizer in (
             gct.sgd(np.float64(0.1), np.float64(0.9), plan=PLAN),
             gct.adamw(np.float64(0.1), np.float64(0.9), np.float64(0.9), np.float64(0.1), plan=PLAN),
