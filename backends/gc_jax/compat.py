@@ -24,6 +24,11 @@ else:
     update_moment_per_elem_norm = optax.tree_utils.tree_update_moment_per_elem_norm
 
 
+def decay_can_be_scheduled() -> bool:
+    """Whether `optax.add_decayed_weights` takes a schedule, for which it keeps a count. Can go with Optax 0.2.4."""
+    return optax.add_decayed_weights(lambda count: 0.0).init({}) != optax.EmptyState()
+
+
 # Can go with JAX 0.5.0, whose keystr has no choice of form.
 _SIMPLE = "simple" in inspect.signature(jax.tree_util.keystr).parameters
 

@@ -136,7 +136,7 @@ def sgd(
     if momentum is not None:
         checks.number("momentum", momentum, low=0.0, framework=JAX)
     if weight_decay is not None:
-        _number_or_schedule("weight_decay", weight_decay)
+        _decay(weight_decay)
     decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay, mask)]
     direction = optax.identity() if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
     before, after = ([], decay) if decoupled else (decay, [])
@@ -263,6 +263,15 @@ def _with_gc(before, direction, after, learning_rate, plan, gc_on) -> optax.Grad
 def _number_or_schedule(name: str, value: Any) -> None:
     if not callable(value):
         checks.number(name, value, low=0.0, framework=JAX)
+
+
+def _decay(weight_decay: Any) -> None:
+    _number_or_schedule("weight_decay", weight_decay)
+    if callable(weight_decay) and not compat.decay_can_be_scheduled():
+        raise TypeError(
+            f"weight_decay must be a number with Optax {optax.__version__}, and is a schedule, which Optax takes since "
+            "0.2.5: pip install 'optax>=0.2.5', or optax.inject_hyperparams"
+        )
 
 
 def _on_centralized(transform, plan) -> optax.GradientTransformation:

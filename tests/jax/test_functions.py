@@ -12,7 +12,7 @@ import pytest
 
 import gc_core
 import gc_jax as gct
-from tests.jax.x64 import enable_x64
+from tests.jax.releases import enable_x64
 
 LONG = np.longdouble
 # Unit roundoff, and half of the smallest subnormal.

@@ -12,6 +12,7 @@ from flax import nnx
 
 import gc_jax as gct
 from gc_core import layouts
+from tests.jax.releases import EMA, NNX_HAS_WEIGHT_NORM, nnx_list, nnx_prelu
 
 KEY = jax.random.key(0)
 RNGS = nnx.Rngs(0)
@@ -247,10 +248,11 @@ def test_nnx():
             self.einsum = nnx.Einsum("bij,ijk->bik", (2, 5, 7), (2, 7), rngs=RNGS)
             self.cell = nnx.GRUCell(3, 4, rngs=RNGS)
             self.lora = nnx.LoRALinear(5, 6, lora_rank=2, rngs=RNGS)
-            self.normed = nnx.WeightNorm(nnx.Linear(3, 4, rngs=RNGS), rngs=RNGS)
+            if NNX_HAS_WEIGHT_NORM:
+                self.normed = nnx.WeightNorm(nnx.Linear(3, 4, rngs=RNGS), rngs=RNGS)
             self.embed = nnx.Embed(7, 3, rngs=RNGS)
-            self.norms = nnx.List([nnx.BatchNorm(3, rngs=RNGS), nnx.LayerNorm(3, rngs=RNGS)])
-            self.prelu = nnx.PReLU()
+            self.norms = nnx_list([nnx.BatchNorm(3, rngs=RNGS), nnx.LayerNorm(3, rngs=RNGS)])
+            self.prelu = nnx_prelu()
             self.raw = nnx.Param(jnp.ones((3, 4)))
 
     plan = gct.plan(Net())
@@ -270,7 +272,7 @@ def test_nnx():
         "lora.kernel": (0,),
         "lora.lora.lora_a": (0,),
         "lora.lora.lora_b": (0,),
-        "normed.layer_instance.kernel": (0,),
+        **({"normed.layer_instance.kernel": (0,)} if NNX_HAS_WEIGHT_NORM else {}),
     }
     assert plan["raw"].why == layouts.UNKNOWN
     assert plan["depthwise.kernel"].why == layouts.FAN_IN_ONE
@@ -338,7 +340,7 @@ def test_equinox():
         raw: jax.Array
         pos_embedding: jax.Array
 
-    state_layers = [eqx.nn.BatchNorm(4, "batch", mode="ema")]
+    state_layers = [eqx.nn.BatchNorm(4, "batch", **EMA)]
     state_layers.append(eqx.nn.SpectralNorm(eqx.nn.Linear(3, 4, key=KEY), "weight", key=KEY))
     net = Net(
         eqx.nn.MLP(3, "scalar", 8, 1, key=KEY),

@@ -1,7 +1,7 @@
 """gc_jax under the conformance suite, errors included."""
 
 from gc_conformance import run
-from tests.jax.x64 import enable_x64
+from tests.jax.releases import enable_x64
 
 ABSENT = {  # what Flax, Equinox and Optax do not have
     "layers.bilinear",

@@ -10,7 +10,8 @@ import pytest
 
 import gc_jax as gct
 from gc_core.plan import Plan, Row
-from tests.jax.x64 import enable_x64
+from gc_jax import compat
+from tests.jax.releases import enable_x64, nnx_list, tree_get, update
 
 U = 2.0**-24
 
@@ -61,6 +62,7 @@ def test_the_plan_of_these_tests():
 
 
 SCHEDULE = optax.linear_schedule(0.1, 0.01, 10)
+DECAY = optax.linear_schedule(0.3, 0.0, 10) if compat.decay_can_be_scheduled() else 0.3
 OPTAX = [
     ("sgd", dict(learning_rate=0.1)),
     ("sgd", dict(learning_rate=SCHEDULE, momentum=0.9)),
@@ -72,7 +74,7 @@ OPTAX = [
     ("adam", dict(learning_rate=0.1, mu_dtype="float32")),
     ("adam", dict(learning_rate=0.1, b1=0.0, b2=0.0, eps=0.1)),
     ("adamw", dict(learning_rate=0.1, weight_decay=0.3, mask={"conv": True, "head": False, "tok": True})),
-    ("adamw", dict(learning_rate=SCHEDULE, weight_decay=optax.linear_schedule(0.3, 0.0, 10), nesterov=True)),
+    ("adamw", dict(learning_rate=SCHEDULE, weight_decay=DECAY, nesterov=True)),
     ("adamw", dict(learning_rate=0.1, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))),
 ]
 
@@ -268,7 +270,7 @@ def test_inject_hyperparams(x64):
             wanted, _ = run(factory(SCHEDULE, plan=PLAN, **options))
             assert distance(got, wanted) <= 12 * 64 * U
             assert {"learning_rate", *options} <= set(state.hyperparams)
-            moments = jax.tree.leaves(optax.tree.get(state, state_of))
+            moments = jax.tree.leaves(tree_get(state, state_of))
             assert {leaf.dtype for leaf in moments} == {jnp.dtype("float32")}
     # No decay asked for: sgd needs no params, as in Optax, also when its numbers are injected.
     optimizer = optax.inject_hyperparams(gct.sgd, hyperparam_dtype=jnp.float32)(0.1, plan=PLAN)
@@ -409,7 +411,7 @@ def test_flax_and_equinox_models_fit_the_plans_that_are_made_for_them():
 
     class Net(nnx.Module):
         def __init__(self):
-            self.layers = nnx.List([nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(0))])
+            self.layers = nnx_list([nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(0))])
 
         def __call__(self, x):
             return self.layers[1](self.layers[0](x)) * jnp.arange(4.0)
@@ -418,7 +420,7 @@ def test_flax_and_equinox_models_fit_the_plans_that_are_made_for_them():
     before = model.layers[0].kernel[...].sum(0)
     optimizer = nnx.Optimizer(model, gct.sgd(0.1, 0.9, plan=gct.plan(model)), wrt=nnx.Param)
     for _ in range(2):
-        optimizer.update(model, nnx.grad(lambda model: (model(x * jnp.arange(2.0)[:, None]) ** 3).sum())(model))
+        update(optimizer, model, nnx.grad(lambda model: (model(x * jnp.arange(2.0)[:, None]) ** 3).sum())(model))
     assert np.allclose(model.layers[0].kernel[...].sum(0), before, atol=64 * U)
 
     model = eqx.nn.MLP(3, 4, 8, 1, key=jax.random.key(0))
@@ -511,3 +513,10 @@ def test_wrong_switches_are_refused(make):
 def test_wrong_numbers_are_refused(make, options, error, text):
     with pytest.raises(error, match=text):
         make(**options, plan=PLAN)
+
+
+def test_a_schedule_that_optax_does_not_take_is_refused(monkeypatch):
+    monkeypatch.setattr(compat, "decay_can_be_scheduled", lambda: False)
+    gct.adamw(0.1, weight_decay=0.1, plan=PLAN)
+    with pytest.raises(TypeError, match=r"weight_decay must be a number with Optax .*>=0\.2\.5"):
+        gct.adamw(0.1, weight_decay=SCHEDULE, plan=PLAN)

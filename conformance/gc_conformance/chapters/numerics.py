@@ -173,7 +173,9 @@ def _spoiled(draw, port: Port, bad: tuple[str, ...]) -> Gradient:
     mask = f"np.arange({case.grad.value.size}).reshape({shape}) == {int(np.ravel_multi_index(at, shape))}"
     value = draw(st.sampled_from(bad))
     dtype = case.grad.dtype
-    return Gradient(Array(f"np.where({mask}, {value}, {case.grad.expression}).astype({dtype!r})"), over)
+    return Gradient(
+        Array(f"np.where({mask}, np.array({value}, {dtype!r}), {case.grad.expression}).astype({dtype!r})"), over
+    )
 
 
 def _own(case: Gradient) -> np.ndarray:
