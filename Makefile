@@ -69,7 +69,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 
 .venv/.dev: .venv/.build
 	@echo "Installing PyTorch, JAX, CuPy and the checks: once, several minutes"
-	$(PIP) --no-build-isolation --editable '.[dev]'
+	$(PIP) --no-build-isolation --editable '.[torch-fast,jax,conformance,examples]' --group dev
 	@touch $@
 
 .venv/.build: pyproject.toml constraints.txt
@@ -82,7 +82,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 	  echo "No Python >= 3.11 with the venv module was found (tried: $(PYTHON) python3 python3.13 python3.12 python3.11)." >&2; \
 	  echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; \
 	  exit 1; }
-	$(PIP) hatchling
+	$(PIP) 'pip>=25.1' hatchling  # which knows dependency groups
 	@touch $@
 
 # Libraries that we do not depend on live in an environment of their own.
@@ -95,5 +95,5 @@ clean:  ## remove .venv and everything built; runs/ stays
 .venv-tools/.ready: .venv/.build examples/tools/requirements.txt
 	$(PY) -m venv --clear .venv-tools
 	$(subst $(PY),$(TOOLS),$(PIP)) hatchling
-	$(subst $(PY),$(TOOLS),$(PIP)) --no-build-isolation --editable '.[torch,jax]' --requirement examples/tools/requirements.txt
+	$(subst $(PY),$(TOOLS),$(PIP)) --no-build-isolation --editable '.[torch-fast,jax]' --requirement examples/tools/requirements.txt
 	@touch $@

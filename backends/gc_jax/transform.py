@@ -239,7 +239,7 @@ def adamw(
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2, with the decay of AdamW.
     """
-    _number_or_schedule("weight_decay", weight_decay)
+    _decay(weight_decay)
     direction = _scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
     return _with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on)
 
