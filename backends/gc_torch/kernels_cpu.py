@@ -63,15 +63,18 @@ _WORDS, _SINGLE, _DOUBLE = np.zeros(0, np.int64), np.zeros(0, np.float32), np.ze
 _HALF = np.zeros(0, np.uint16)  # bfloat16, of which Numba knows nothing
 
 # Only sums may be reordered, once and for all when they are compiled. NaN and infinity keep their meaning everywhere.
+# Nothing is contracted to a fused multiply-add: where LLVM does that hangs on what is inlined. The process that compiles
+# has each function twice, on its own and as it is within its caller, and runs the first; one that loads what was cached
+# has the second alone. So their bits would differ.
 _options: dict[str, Any] = dict(nogil=True, error_model="numpy")
 _inner = dict(_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_compiled = numba.njit(**_inner, fastmath={"contract"})
-_compiled_sum = numba.njit(**_inner, fastmath={"contract", "reassoc"})
+_compiled = numba.njit(**_inner)
+_compiled_sum = numba.njit(**_inner, fastmath={"reassoc"})
 # The call itself would be a tenth of a call for every row of some hundred numbers. What is pasted is, to Numba, part of
 # its caller, and is not compiled on its own.
 _pasted = numba.njit(**_inner, inline="always")
-_inlined = numba.njit(**_inner, fastmath={"contract"}, forceinline=True)
-_inlined_sum = numba.njit(**_inner, fastmath={"contract", "reassoc"}, forceinline=True)
+_inlined = numba.njit(**_inner, forceinline=True)
+_inlined_sum = numba.njit(**_inner, fastmath={"reassoc"}, forceinline=True)
 
 
 @intrinsic
