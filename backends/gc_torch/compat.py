@@ -5,6 +5,7 @@ Each entry says from which release on it can go. The oldest release is that of `
 
 # pyright: reportPrivateUsage=false
 
+import ctypes
 import functools
 import importlib
 import inspect
@@ -100,6 +101,20 @@ def divide_(tensors: list[Tensor], number: float) -> None:
     else:
         for x in tensors:
             x.div_(number)
+
+
+def gomp_parallel() -> Any:
+    """The function of OpenMP that runs another on all threads of PyTorch's team; None: there is none.
+
+    As the loader finds it for PyTorch: that of the process comes first, since an OpenMP that was preloaded has
+    PyTorch's threads, and a second pool would wait for the first. Stays: `torch._C.__file__` is where PyTorch's own is.
+    """
+    for library in (None, getattr(torch._C, "__file__", None)):
+        try:
+            return ctypes.CDLL(library).GOMP_parallel
+        except (AttributeError, OSError, TypeError):  # not there; no such library; Windows has no library of all
+            continue
+    return None
 
 
 # ---- Modules

@@ -587,10 +587,9 @@ def _computed_in(dtype: torch.dtype) -> np.dtype:
 # ---- work is done; on few cores that costs a quarter of the step.
 
 
-try:
-    _parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # runs a function on all threads of a team
-except AttributeError:
-    raise ImportError("a PyTorch that was built with OpenMP") from None
+_parallel = compat.gomp_parallel()
+if _parallel is None:
+    raise NotImplementedError("this build of PyTorch has no GOMP_parallel, on whose threads the kernel runs")
 _parallel.argtypes, _parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
 _on_this_thread = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
