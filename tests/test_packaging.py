@@ -148,8 +148,11 @@ def test_the_lower_bounds_are_those_that_imports_ask_for(about):
     table = tomllib.loads((ROOT / "tests/versions/environments.toml").read_text(encoding="utf-8"))
     tested = [need for environment in table["environment"] for need in environment["needs"]]
     for name, oldest in versions.OLDEST.items():
-        pins = [versions.release(need.partition("==")[2]) for need in tested if need.startswith(f"{name}==") or
-                (name == "cupy" and re.match("cupy-cuda12x==", need))]
+        pins = [
+            versions.release(need.partition("==")[2])
+            for need in tested
+            if need.startswith(f"{name}==") or (name == "cupy" and re.match("cupy-cuda12x==", need))
+        ]
         assert min(pins)[: len(versions.release(oldest))] == versions.release(oldest), name
 
 

@@ -63,9 +63,9 @@ _WORDS, _SINGLE, _DOUBLE = np.zeros(0, np.int64), np.zeros(0, np.float32), np.ze
 _HALF = np.zeros(0, np.uint16)  # bfloat16, of which Numba knows nothing
 
 # Only sums may be reordered, once and for all when they are compiled. NaN and infinity keep their meaning everywhere.
-# Nothing is contracted to a fused multiply-add: where LLVM does that hangs on what is inlined. The process that compiles
-# has each function twice, on its own and as it is within its caller, and runs the first; one that loads what was cached
-# has the second alone. So their bits would differ.
+# Nothing is contracted to a fused multiply-add: where LLVM does that hangs on what is inlined. The process that
+# compiles has each function twice, on its own and as it is within its caller, and runs the first; one that loads what
+# was cached has the second alone. So their bits would differ.
 _options: dict[str, Any] = dict(nogil=True, error_model="numpy")
 _inner = dict(_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _compiled = numba.njit(**_inner)
@@ -576,7 +576,15 @@ def _entry(kind: str, dtype: torch.dtype) -> int:
     """The address of a function of C that takes a job, for tensors of this dtype; compiled at the first call."""
     signature = types.void(types.CPointer(from_dtype(_computed_in(dtype))))
     adam, half = True if kind == "adam" else None, True if dtype == torch.bfloat16 else None
-    return cfunc(signature, nopython=True, cache=True)(_thread(adam, half)).address
+    try:
+        return cfunc(signature, nopython=True, cache=True)(_thread(adam, half)).address
+    except Exception:  # no place to write, a full disk, a file of the cache that ends too early
+        return cfunc(signature, nopython=True)(_thread(adam, half)).address
+
+
+def compile(kind: str, dtype: torch.dtype) -> None:
+    """Have what steps of this kind and dtype need, before anything changes; any exception: it cannot be had."""
+    _entry(kind, dtype)
 
 
 def _computed_in(dtype: torch.dtype) -> np.dtype:
@@ -601,7 +609,8 @@ def _note_fork() -> None:
     _forked = True
 
 
-os.register_at_fork(after_in_child=_note_fork)
+if hasattr(os, "register_at_fork"):  # elsewhere there is no fork
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def takes(group: dict[str, Any], p: Tensor, of_states: torch.dtype, seen: table.Geometry) -> bool:

@@ -364,6 +364,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         seen = self._geometry(p, local, row)
         if seen is None or not kernel.takes(group, local, _dtype_of(states, local), seen):
             return None
+        if not path.compiles(kernel, self.kind, local.dtype):
+            return None
         return kernel, seen
 
     def _geometry(self, p: Tensor, local: Tensor, row: Row | None) -> table.Geometry | None:

@@ -7,6 +7,7 @@ where there is one for the device and it can take these tensors.
 
 import functools
 import importlib
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gc_core.reasons import GCWarning
 from gc_torch import compat
 from gc_torch.arrays import is_dense, is_half
 
@@ -22,7 +24,8 @@ FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
 # The pages with kernels, by the type of the device: each has `Steps`, `DTYPES`, and `NAME` for people.
 KERNELS = {"cuda": "gc_torch.kernels_gpu", "cpu": "gc_torch.kernels_cpu"}
 _loaded: dict[str, ModuleType | None] = {}
-_absent: dict[str, ImportError] = {}
+_compiled: set[tuple[str, str, torch.dtype]] = set()
+_absent: dict[str, Exception] = {}
 
 
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
@@ -33,12 +36,44 @@ def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     if page not in _loaded:
         try:
             _loaded[page] = importlib.import_module(page)
-        except ImportError as error:
-            _loaded[page] = None
-            _absent[page] = error
+        except Exception as error:  # whatever is wrong with a compiler, there is a step
+            _leave_out(page, error)
     if device.type == "cuda" and _loaded[page] is not None and not _is_known(device):
         return None
     return _loaded[page]
+
+
+def compiles(kernel: ModuleType, kind: str, dtype: torch.dtype) -> bool:
+    """Whether the kernel can be had for a step of this kind and dtype; found out once, before anything changes."""
+    if (kernel.__name__, kind, dtype) not in _compiled:
+        try:
+            if hasattr(kernel, "compile"):  # Triton compiles at the launch
+                kernel.compile(kind, dtype)
+            _compiled.add((kernel.__name__, kind, dtype))
+        except Exception as error:
+            _leave_out(kernel.__name__, error)
+            return False
+    return True
+
+
+def _leave_out(page: str, error: Exception) -> None:
+    """Take the next path from now on, and say so once; that a package is absent is no fault, and stands in the repr."""
+    _loaded[page], _absent[page] = None, error
+    if not isinstance(error, (ModuleNotFoundError, NotImplementedError)):
+        what = f"PyTorch's own steps carry GC, for {page} cannot be used: {_remedy(page)}"
+        warnings.warn(what, GCWarning, stacklevel=2)
+
+
+def _remedy(page: str) -> str:
+    """What is wrong, and what mends it, for people."""
+    error = _absent[page]
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"pip install {error.name} would make it faster"
+    what = f"{' '.join(str(error).split())[:200]}"
+    if isinstance(error, NotImplementedError):
+        return f"no kernel: {what}"
+    compilers = "numba llvmlite" if page == KERNELS["cpu"] else "triton"
+    return f"{type(error).__name__}: {what}; pip install --force-reinstall {compilers} may mend it"
 
 
 @functools.cache
@@ -52,8 +87,8 @@ def _is_known(device: torch.device) -> bool:
 def would_be_faster(group: dict[str, Any], params: list[Tensor]) -> str:
     """Where a kernel is missing: what it needs, for people; else nothing."""
     for p in params:
-        if kernels(group, p.device) is None and (error := _absent.get(KERNELS.get(p.device.type, ""))):
-            return f" ({f'pip install {error.name}' if error.name else error} would make it faster)"
+        if kernels(group, p.device) is None and KERNELS.get(p.device.type) in _absent:
+            return f" ({_remedy(KERNELS[p.device.type])})"
     return ""
 
 

@@ -40,3 +40,8 @@ def test_the_bits_are_the_same_fresh_and_cached(tmp_path):
     cached, still = run()
     assert written and written == still  # the second has compiled nothing
     assert fresh == cached
+
+    for file in written:  # as after a crash, or on a disk that was full
+        file.write_bytes(file.read_bytes()[:1000])
+    mended, _ = run()
+    assert mended == fresh
