@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all lint format docs ports bench gpu clean
+.PHONY: help demo study test test-all test-versions test-installs lint format docs ports bench gpu clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -20,7 +20,7 @@ export PYTHONUTF8 := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{printf "%-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{printf "%-19s %s\n", $$1, $$2}'
 
 demo: .venv/.demo  ## train on handwritten digits with and without GC: make demo ARGS="--backend torch"
 	$(PY) -m examples.digits $(ARGS)
@@ -33,6 +33,12 @@ test: lint  ## everything that must hold: lint, types, tests, doctests, the code
 
 test-all: test .venv-tools/.ready  ## the same, and the examples in large tools: Trainer, Accelerate, Lightning, Keras
 	$(TOOLS) -m pytest -o filterwarnings=default examples/tools/test_heavy.py
+
+test-versions: .venv/.demo  ## run the tests with other releases, from the oldest on, and write docs/versions.md
+	$(PY) -m tests.versions $(ARGS)
+
+test-installs: .venv/.demo  ## install each extra on each route into an empty environment, and take a first step
+	$(PY) -m tests.versions.installs $(ARGS)
 
 lint: .venv/.dev  ## style and types
 	$(PY) -m ruff check .
@@ -58,7 +64,7 @@ gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs not
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove .venv and everything built; runs/ stays
-	rm -rf .venv .venv-ports .venv-tools build dist docs/_build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ports .venv-tools .venv-versions build dist docs/_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: installs only add to it, and are repeated when what they read has changed.
