@@ -1,4 +1,4 @@
-"""`python -m tests.versions.installs`: install each extra on each route into an empty environment, and take a first step.
+"""`python -m tests.versions.installs`: each extra on each route into an empty environment, and a first step there.
 
 Each environment is removed when it was tried. With `--constraint constraints.txt` the releases are those of
 development; without, the newest that there are, as a new user gets them.
@@ -30,8 +30,9 @@ FIRST_STEPS = {
     "": [
         f"import gc_core as gct; {UPDATE}",
         *(
-            f"import sys\ntry:\n import {package}\nexcept ImportError as error:\n sys.exit('pip install' not in str(error))"
-            "\nsys.exit('it was imported')"
+            f"import sys\ntry:\n import {package}\n"
+            "except ImportError as error:\n sys.exit('pip install' not in str(error))\n"
+            "sys.exit('it was imported')"
             for package in ("gc_torch", "gc_jax", "gc_cupy")
         ),
         "import gc_conformance as g\ntry:\n g.run\nexcept ImportError as error:\n assert g.INSTALL in str(error)",
