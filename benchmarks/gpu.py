@@ -78,7 +78,10 @@ class Run:
         """Exit code (None: it took too long), output and errors of a command, with this added to its environment."""
         if seconds <= 0:
             return None, "", ""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as error,
+        ):
             environment = self.environment | environment
             process = subprocess.Popen(arguments, stdout=out, stderr=error, text=True, env=environment)
             try:
@@ -267,7 +270,7 @@ def measure(run: Run) -> None:
             limit = min(seconds, run.left - 10)
             code, _, error = run.command(*command, *["--small"] * run.small, seconds=limit, OMP_NUM_THREADS="8")
             taken = round(time.monotonic() - start, 1)
-            found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+            found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
             found |= {"status": "measured", "seconds": taken}
             if code is None:
                 status = "in part" if found.get("cases") else "not run"

@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
     force("triton")
-    Path(arguments.out).write_text(json.dumps(runs(arguments.small)))
+    Path(arguments.out).write_text(json.dumps(runs(arguments.small)), encoding="utf-8")
 
 
 if __name__ == "__main__":

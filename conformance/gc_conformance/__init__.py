@@ -61,9 +61,7 @@ def __getattr__(name: str) -> Any:
             except ModuleNotFoundError as missing:
                 if missing.name and missing.name.startswith(__name__):
                     raise
-                raise ImportError(
-                    f"gc_conformance needs {missing.name}: {INSTALL}"
-                ) from missing
+                raise ImportError(f"gc_conformance needs {missing.name}: {INSTALL}") from missing
             return getattr(import_module(f".{home}", __name__), "load" if name == "load_port" else name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -62,7 +62,10 @@ def digits(
             raise typer.Exit(INTERRUPTED)
         metrics = collect(finished, backend, network, seeds, epochs)
         try:
-            write(folder / "metrics.json", lambda path: path.write_text(json.dumps(metrics, default=asdict) + "\n"))
+            write(
+                folder / "metrics.json",
+                lambda path: path.write_text(json.dumps(metrics, default=asdict) + "\n", encoding="utf-8"),
+            )
             report.show(Console(), metrics)
             write(folder / "digits.png", lambda path: figure.draw(metrics, path))
         except KeyboardInterrupt:  # the second Ctrl-C
