@@ -20,7 +20,7 @@ PRINTED = {
         "print(gct.report(layer)); print(repr(gct.SGD(layer)))"
     ),
     "the demo": (
-        "import runpy, sys; sys.argv[1:] = ['--backend', 'numpy', '--seeds', '2', '--epochs', '1', '--out', sys.argv[1]]; "
+        "import runpy, sys; sys.argv[1:] = ['--seeds', '2', '--epochs', '1', '--out', sys.argv[1]]; "
         "runpy.run_module('examples.digits', run_name='__main__')"
     ),
 }

@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gc_core import versions
 
@@ -19,6 +19,9 @@ versions.require("gc_torch", "torch")  # before anything else of it is looked fo
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.utils import parametrizations  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim.adam import adam as _adam  # noqa: E402
 from torch.optim.adamw import adamw as _adamw  # noqa: E402
 
@@ -81,12 +84,13 @@ def adam_options(decoupled_weight_decay: bool) -> dict[str, Any]:
 
 def adam(*columns: list[Tensor], decoupled_weight_decay: bool, **options: Any) -> None:
     """`torch.optim.adam.adam` of 2.7 and later."""
+    plain: Any = _adam
     if _ONE_ADAM:
-        _adam(*columns, decoupled_weight_decay=decoupled_weight_decay, **options)
+        plain(*columns, decoupled_weight_decay=decoupled_weight_decay, **options)
     elif decoupled_weight_decay:
         _adamw(*columns, **options)
     else:
-        _adam(*columns, **options)
+        plain(*columns, **options)
 
 
 def init_adam_group(optimizer: torch.optim.Optimizer, group: dict[str, Any], columns: list[list[Any]]) -> None:
@@ -96,8 +100,8 @@ def init_adam_group(optimizer: torch.optim.Optimizer, group: dict[str, Any], col
 
 def divide_(tensors: list[Tensor], number: float) -> None:
     """Divide tensors in place, in one call where there is one. Stays: `_foreach_div_` has no public name."""
-    if hasattr(torch, "_foreach_div_"):
-        torch._foreach_div_(tensors, number)
+    if divide := getattr(torch, "_foreach_div_", None):
+        divide(tensors, number)
     else:
         for x in tensors:
             x.div_(number)
@@ -124,7 +128,7 @@ NORM = _private("torch.nn.modules.batchnorm", "_NormBase") or (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
     nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
 )  # fmt: skip
-CONV_TRANSPOSED = _private("torch.nn.modules.conv", "_ConvTransposeNd") or (
+CONV_TRANSPOSED: "type[_ConvTransposeNd]" = _private("torch.nn.modules.conv", "_ConvTransposeNd") or (
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
 CONV = _private("torch.nn.modules.conv", "_ConvNd") or (nn.Conv1d, nn.Conv2d, nn.Conv3d, *CONV_TRANSPOSED)
