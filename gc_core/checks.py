@@ -7,7 +7,7 @@ plain Python float, so that no caller's scalar type can widen a result.
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -118,6 +118,25 @@ def number(
     return result
 
 
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """The two elements of any sequence: a tuple, a list, an array, one of a configuration library.
+
+    >>> pair("betas", [0.9, 0.99])
+    (0.9, 0.99)
+    """
+    wanted = f"{name} must be two numbers in [0, 1); got {value!r}"
+    # By what it can do: containers of configuration libraries are registered as no kind of sequence.
+    if isinstance(value, (str, bytes, Mapping, Set)) or not (hasattr(value, "__len__") and hasattr(value, "__iter__")):
+        raise TypeError(wanted)
+    try:
+        elements = tuple(value)
+    except TypeError:  # an array of no dimensions
+        raise TypeError(wanted) from None
+    if len(elements) != 2:
+        raise ValueError(wanted)
+    return elements
+
+
 def flag(name: str, value: Any) -> None:
     """Refuse what is not True or False."""
     if not isinstance(value, (bool, np.bool_)):
@@ -136,18 +155,33 @@ def place(gc_on: Any, *, optional: bool = False) -> None:
 
 
 def sgdm(
-    *, lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on, framework: Framework | None = None
+    *,
+    lr,
+    momentum,
+    dampening,
+    nesterov,
+    weight_decay,
+    decoupled,
+    gc_on,
+    framework: Framework | None = None,
+    in_step: bool = False,
 ) -> tuple[Any, Any, Any, Any]:
-    """The numbers of GC-SGDM, checked: lr, momentum, dampening, weight_decay."""
+    """The numbers of GC-SGDM, checked: lr, momentum, dampening, weight_decay.
+
+    `in_step`: only what would spoil weights is refused, for a schedule may end a hair below 0.
+    """
+    low = None if in_step else 0.0
     numbers = (
-        number("lr", lr, low=0.0, framework=framework),
-        number("momentum", momentum, low=0.0, framework=framework),
+        number("lr", lr, low=low, framework=framework),
+        number("momentum", momentum, low=low, framework=framework),
         number("dampening", dampening, framework=framework),
-        number("weight_decay", weight_decay, low=0.0, framework=framework),
+        number("weight_decay", weight_decay, low=low, framework=framework),
     )
     flag("nesterov", nesterov)
     flag("decoupled", decoupled)
     place(gc_on)
+    if in_step:
+        return numbers
     # A number that cannot be read here (traced, or on a device) passes.
     if nesterov and isinstance(numbers[1], float) and numbers[1] == 0:
         raise ValueError(f"nesterov needs a momentum > 0; got momentum={momentum!r}")
@@ -157,21 +191,28 @@ def sgdm(
 
 
 def adam(
-    *, lr, betas, eps, weight_decay, decoupled, amsgrad, gc_on, framework: Framework | None = None
+    *,
+    lr,
+    betas,
+    eps,
+    weight_decay,
+    decoupled,
+    amsgrad,
+    gc_on,
+    framework: Framework | None = None,
+    in_step: bool = False,
 ) -> tuple[Any, tuple[Any, Any], Any, Any]:
-    """The numbers of GC-Adam, checked: lr, betas, eps, weight_decay."""
-    if not isinstance(betas, (tuple, list)):
-        raise TypeError(f"betas must be two numbers in [0, 1); got {betas!r}")
-    if len(betas) != 2:
-        raise ValueError(f"betas must be two numbers in [0, 1); got {betas!r}")
+    """The numbers of GC-Adam, checked: lr, betas, eps, weight_decay. `in_step`: as in `sgdm`."""
+    low = None if in_step else 0.0
+    beta1, beta2 = pair("betas", betas)
     numbers = (
-        number("lr", lr, low=0.0, framework=framework),
+        number("lr", lr, low=low, framework=framework),
         (
-            number("betas[0]", betas[0], low=0.0, below=1.0, framework=framework),
-            number("betas[1]", betas[1], low=0.0, below=1.0, framework=framework),
+            number("betas[0]", beta1, low=0.0, below=1.0, framework=framework),
+            number("betas[1]", beta2, low=0.0, below=1.0, framework=framework),
         ),
-        number("eps", eps, low=0.0, framework=framework),
-        number("weight_decay", weight_decay, low=0.0, framework=framework),
+        number("eps", eps, low=low, framework=framework),
+        number("weight_decay", weight_decay, low=low, framework=framework),
     )
     flag("decoupled", decoupled)
     flag("amsgrad", amsgrad)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from gc_core import checks, layouts
 from gc_core.output import printable
-from gc_core.reasons import Reason, Why
+from gc_core.patterns import collapsed
+from gc_core.reasons import Proof, Reason, Why, name_of, reason_of
 
 Overrides = Mapping[str, int | tuple[int, ...] | layouts.View | None]
 
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     axes: tuple[int, ...] | None  # fan-in axes of the view; None: the gradient is left alone
     why: str
     proof: str = ""  # what running the model has shown of it; empty if nobody asked
+    frozen: bool = False  # it does not train
 
     @property
     def fan_in(self) -> int | None:
@@ -59,9 +61,8 @@ class Plan(Mapping[str, Row]):
     >>> plan["fc.weight"].axes
     (1,)
     >>> print(plan.to_text(80))
-    GC centralizes 1 of 2 parameters (640 of 650 numbers): from the gradient of the
-    weights that feed one output unit it subtracts their mean. 'mean over' says
-    along which axes, and over how many weights. Parameters with - are untouched.
+    GC applies to 1 of 2 tensors (640 of 650 elements): per output unit, the
+    gradient's mean over the listed axes is subtracted.
     <BLANKLINE>
     parameter  shape  mean over    why
     fc.weight  10×64  axis 1 (64)  Linear
@@ -82,8 +83,30 @@ class Plan(Mapping[str, Row]):
         return len(self.rows)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows as plain dicts, for JSON or a data frame."""
-        return [{**row._asdict(), "fan_in": row.fan_in} for row in self.rows]
+        """The rows as plain data, for JSON or a data frame: of `why` and `proof` the sentence, and its reason's name.
+
+        >>> layout = layouts.out_first((10, 64))
+        >>> one = Plan([Row("fc.weight", (10, 64), *layout)]).to_dicts()[0]
+        >>> one["why"], one["reason"], one["proof"], one["shown"]
+        ('stored (out, in…)', 'STORED', '', None)
+        """
+        return [
+            {
+                **row._asdict(),
+                "why": str(row.why),
+                "reason": name_of(row.why),
+                "proof": str(row.proof),
+                "shown": name_of(row.proof),
+                "fan_in": row.fan_in,
+            }
+            for row in self.rows
+        ]
+
+    def matches(self, pattern: str) -> list[str]:
+        """The names that a pattern of `override` stands for: a parameter's own name for it alone."""
+        if pattern in self._by_name:
+            return [pattern]
+        return [name for name in self._by_name if fnmatchcase(name, pattern)]
 
     def override(self, overrides: Overrides | None) -> "Plan":
         """A plan with some rows replaced.
@@ -109,7 +132,7 @@ class Plan(Mapping[str, Row]):
         for pattern, value in overrides.items():
             if not isinstance(pattern, str):
                 raise TypeError(f"overrides: a pattern must be a string; got {pattern!r}")
-            names = [name for name in rows if fnmatchcase(name, pattern)]
+            names = self.matches(pattern)
             if not names:
                 raise ValueError(
                     f"overrides: the pattern {pattern!r} matches no parameter; the names are "
@@ -129,22 +152,30 @@ class Plan(Mapping[str, Row]):
         """The plan as a table no wider than `width` characters (the terminal's, when not given).
 
         Rows that differ only in numbers in their names (the layers of a stack) are shown as one, under a pattern that
-        `overrides` would take.
+        stands for exactly these: it can be given to `override`.
         """
         width = max(width or shutil.get_terminal_size((100, 24)).columns, 40)
-        on = [row for row in self.rows if row.axes is not None]
-        size, size_on = (sum(math.prod(row.shape) for row in rows) for rows in (self.rows, on))
+        table = [("parameter", "shape", "mean over", "why"), *map(_cells, collapsed(self.rows))]
+        return "\n".join([*textwrap.wrap(self._head(), min(width, 100)), "", *_aligned(table, width)])
+
+    def _head(self) -> str:
+        trained = [row for row in self.rows if not row.frozen]
+        on = [row for row in trained if row.axes is not None]
+        size, size_on = (sum(math.prod(row.shape) for row in rows) for rows in (trained, on))
+        frozen = len(self.rows) - len(trained)
+        of = f"{len(trained)} trainable ({frozen} frozen)" if frozen else f"{len(trained)}"
         head = (
-            f"GC centralizes {len(on)} of {len(self.rows)} parameters ({size_on:,} of {size:,} numbers): from the "
-            "gradient of the weights that feed one output unit it subtracts their mean. 'mean over' says along which "
-            "axes, and over how many weights. Parameters with - are untouched."
+            f"GC applies to {len(on)} of {of} tensors ({size_on:,} of {size:,} elements): per output unit, the "
+            "gradient's mean over the listed axes is subtracted."
         )
-        if any(row.proof for row in self.rows):
-            head += (
-                f" Running the model has proved {sum(row.proof.startswith('proven') for row in on)} of these {len(on)}."
-            )
-        table = [("parameter", "shape", "mean over", "why"), *map(_cells, _collapsed(self.rows))]
-        return "\n".join([*textwrap.wrap(head, min(width, 100)), "", *_aligned(table, width)])
+        shown = {reason_of(row.proof) for row in self.rows if row.proof}
+        if Proof.READ in shown:
+            read = sum(reason_of(row.proof) is Proof.READ for row in self.rows)
+            head += f" {read} of {len(self.rows)} were read from what the model does with the batch."
+        if shown - {Proof.READ, Proof.NOT_REACHED} or shown == {Proof.NOT_REACHED}:
+            verified = sum(reason_of(row.proof) in (Proof.VERIFIED, Proof.PARTLY) for row in on)
+            head += f" Running the model has verified {verified} of these {len(on)}."
+        return head
 
 
 def _overridden(row: Row, pattern: str, value: Any) -> Row:
@@ -152,33 +183,19 @@ def _overridden(row: Row, pattern: str, value: Any) -> Row:
     if isinstance(value, layouts.View):
         if math.prod(value.shape) != math.prod(row.shape) or min(value.shape, default=0) < 0:
             raise ValueError(f"overrides[{pattern!r}]: {row.name} of shape {row.shape} cannot be seen as {value.shape}")
-        return Row(
-            row.name, row.shape, value.shape, checks.axis(value.axes, value.shape, f"overrides[{pattern!r}]"), why
-        )
+        axes = checks.axis(value.axes, value.shape, f"overrides[{pattern!r}]")
+        return row._replace(view=value.shape, axes=axes, why=why, proof="")
     axes = checks.axis(value, row.shape, f"overrides[{pattern!r}] for {row.name!r}:")
-    return Row(row.name, row.shape, row.shape, axes, why)
+    return row._replace(view=row.shape, axes=axes, why=why, proof="")
 
 
-def _collapsed(rows: tuple[Row, ...]) -> list[tuple[Row, int]]:
-    """Rows that differ only in the numbers in their names, as one row and a count, in the order of the first."""
-    alike: dict[Any, list[Row]] = {}
-    for row in rows:
-        parts = row.name.split(".")
-        key = (tuple("*" if part.isdigit() else part for part in parts), *row[1:])
-        alike.setdefault(key, []).append(row)
-    shown = []
-    for same in alike.values():
-        parts = [sorted(set(column)) for column in zip(*(row.name.split(".") for row in same), strict=True)]
-        name = ".".join(column[0] if len(column) == 1 else "*" for column in parts)
-        shown.append((same[0]._replace(name=name), len(same)))
-    return shown
-
-
-def _cells(shown: tuple[Row, int]) -> tuple[str, ...]:
-    row, count = shown
-    name = row.name + (f" ({count} alike)" if count > 1 else "")
+def _cells(shown: tuple[str, list[Row]]) -> tuple[str, ...]:
+    name, (row, *others) = shown
+    name += f" ({len(others) + 1} alike)" if others else ""
     shape = "×".join(map(str, row.shape)) or "scalar"
-    return name, shape, row.mean_over, f"{row.why}; {row.proof}" if row.proof else row.why
+    why = f"{row.why} (frozen)" if row.frozen else row.why
+    said = row.proof and reason_of(row.proof) is not Proof.READ
+    return name, shape, row.mean_over, f"{why}; {row.proof}" if said else why
 
 
 def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:

@@ -24,6 +24,8 @@ class Reason(Enum):
     STORED = "stored {stored}"
     STACKED = "stacked layers: {inner}"
     BY_SHAPE = "by shape alone: {inner}"
+    READ = "read from the program: {operation} sums over it"
+    FACTOR_IN = "low-rank factor on the side of the input: its rows are what the product's weight vectors are made of"
     OVERRIDE = "override {pattern!r}"
     # Left alone.
     FAN_IN_ONE = "one weight per output: GC would freeze it"
@@ -36,11 +38,37 @@ class Reason(Enum):
     BIAS_KV = "extra key or value: part of the input"
     ACTIVATION = "slope of an activation"
     LAYER_SCALE = "layer scale: one number per channel"
+    SCALE = "scale or shift: multiplied or added, not summed over"
     MAGNITUDE = "magnitude of weight normalization"
     ORTHOGONAL = "orthogonal parametrization"
     PARAMETRIZED = "unknown parametrization: override if it is the weight"
-    SHARED_TABLE = "shared with an embedding"
+    SHARED_TABLE = "shared with an embedding: {names}"
+    SHARED = "shared by layers that read it in different ways: {names}"
+    FACTOR = "low-rank factor: its columns are no weight vectors"
+    FOREIGN = "not a parameter of the model that GC was attached to"
+    ADDED = "added to the data"
+    INPUT = "part of the data: the input of other layers"
+    DIFFERENT = "read in different ways: {ways}"
+    FUNCTION = "used through a function that is not linear in it: override with {value} if it is the weight"
+    NOT_LINEAR = "used by {operation}, which is not a sum over it"
+    PRODUCT = "multiplied by another parameter: override with {value} if it is the weight"
+    UNCLEAR = "the program does not show what it is: {what}"
     UNKNOWN = "unknown module, left alone: override if it is a weight"
+
+
+class Proof(Enum):
+    """What running a model on a batch has shown of one parameter; the value is the sentence."""
+
+    READ = "read from the program"
+    VERIFIED = "verified"
+    PARTLY = "verified for {whole:,} of {outputs:,} outputs, the others were not reached"
+    NOT_REACHED = "not reached by the batch"
+    ALONE = "not a weight: the batch shows no sum over it"
+    LOOKED_UP = "not a weight: looked up, and the input of other layers"
+    CANDIDATE = "candidate: the batch sums over {over}, override with {value}"
+    FACTOR = "multiplied by another parameter before it meets the data: {others}"
+    PARTS = "the batch cannot show it: it reaches parts of weight vectors"
+    UNCLEAR = "the batch cannot show it"
 
 
 class Why(str):
@@ -57,11 +85,16 @@ class Why(str):
 
     reason: Enum
     details: Mapping[str, Any]
+    _more: str
 
     def __new__(cls, reason: Enum, more: str = "", **details: Any) -> "Why":
         self = super().__new__(cls, reason.value.format(**details) + more)
         self.reason, self.details, self._more = reason, details, more
         return self
+
+    def plus(self, more: str) -> "Why":
+        """The same reason, with something put behind the sentence."""
+        return Why(self.reason, self._more + more, **self.details)
 
     def __reduce__(self):
         return _again, (self.reason, self._more, dict(self.details))
@@ -78,3 +111,13 @@ def reason_of(why: str) -> Enum | None:
     (True, True)
     """
     return why.reason if isinstance(why, Why) else None
+
+
+def name_of(why: str) -> str | None:
+    """The name of the value that a sentence was made of, as plain data; None for a plain text.
+
+    >>> name_of(Why(Reason.BIAS)), name_of("my own words")
+    ('BIAS', None)
+    """
+    reason = reason_of(why)
+    return None if reason is None else reason.name

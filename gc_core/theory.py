@@ -279,6 +279,59 @@ def adam_with_gc_on_the_update_keeps_the_means(w: np.ndarray, gradient: Gradient
     return adam_moves_the_means(w, gradient, steps, gc_on="update", **options)
 
 
+def sums_of_a_low_rank_product(b: np.ndarray, a: np.ndarray) -> Sides:
+    """(B A)·1 = B (A·1): the sums of the rows of a product are made of the sums of the rows of its second factor.
+
+    So they are conserved, at 0, where the rows of A (rank, in) start with sum 0 and are centralized; whatever B
+    (out, rank) is, and does. Centralizing B over the rank says nothing about them.
+
+    >>> sums_of_a_low_rank_product(np.array([[2.0, 1.0]]), np.array([[1.0, -1.0], [3.0, 4.0]]))
+    Sides(left=array([7.]), right=array([7.]))
+
+    Source: section 4.1 for W = B A, the update of low-rank adaptation (arXiv 2106.09685).
+    """
+    return Sides((b @ a).sum(1), b @ a.sum(1))
+
+
+def low_rank_training_keeps_the_sums(
+    b: np.ndarray, a: np.ndarray, gradient: Gradient, steps: int, *, axes: tuple = (None, 1), adam: bool = False,
+    **options: Any,
+) -> Sides:  # fmt: skip
+    """The sums of the rows of BᵗAᵗ, and of B⁰A⁰, where both factors are trained and GC acts on A along its rows.
+
+    They are equal where A⁰·1 = 0, under SGDM, and under Adam with gc_on="update". Under Adam with GC on the gradient
+    they drift; so they do if B is centralized over the rank instead, axes=(1, None).
+
+    Args:
+        b, a: (out, rank) and (rank, in).
+        gradient: of the loss by B A, of its shape; by the chain rule ∇B = ∇·Aᵀ and ∇A = Bᵀ·∇.
+        steps: how many.
+        axes: fan-in axes of B and of A.
+        adam: whether by Adam; otherwise by SGDM.
+        options: those of the update rule.
+
+    >>> b, a = np.zeros((2, 1)), np.array([[1.0, 2.0, -3.0]])
+    >>> target = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    >>> low_rank_training_keeps_the_sums(b, a, lambda w: w - target, 50, lr=0.01).defect < 1e-14
+    True
+    >>> low_rank_training_keeps_the_sums(b, a, lambda w: w - target, 50, lr=0.01, axes=(1, None)).defect
+    0.0
+    >>> low_rank_training_keeps_the_sums(b + 1, a, lambda w: w - target, 50, lr=0.01, axes=(1, None)).defect > 0.1
+    True
+
+    Source: section 4.1 for W = B A.
+    """
+    start, factors = (b @ a).sum(1), [b, a]
+    init, update = (adam_init, adam_update) if adam else (sgdm_init, sgdm_update)
+    states: list[Any] = [init(b), init(a)]
+    for _ in range(steps):
+        grad = gradient(factors[0] @ factors[1])
+        grads = grad @ factors[1].T, factors[0].T @ grad
+        for i in range(2):
+            factors[i], states[i] = update(factors[i], grads[i], states[i], axis=axes[i], **options)  # type: ignore[arg-type]
+    return Sides((factors[0] @ factors[1]).sum(1), start)
+
+
 def gc_is_projected_gradient_descent(w0: np.ndarray, w: np.ndarray, grad: np.ndarray, lr: float) -> Sides:
     """A GC step is a plain step followed by projection on the hyperplane through w⁰, for w in it; all (M, N).
 

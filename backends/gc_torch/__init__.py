@@ -4,11 +4,12 @@
 (page `plan`). The updates as pure functions, for reading and for optimizers of your own: `operator`, `sgdm`, `adam`.
 """
 
-from gc_core import AdamState, GCWarning, Plan, Row, SGDMState, View, __version__, fan_in_axes
+from gc_core import AdamState, GCWarning, Plan, Reason, Row, SGDMState, View, Why, __version__, fan_in_axes
 from gc_torch import compat  # noqa: F401  first: it says which PyTorch is needed
 from gc_torch.adam import adam_init, adam_update
 from gc_torch.arrays import from_numpy, to_numpy
 from gc_torch.attach import Attachment, attach
+from gc_torch.low_rank import center_low_rank
 from gc_torch.operator import centralize
 from gc_torch.optimizer import SGD, Adam, AdamW
 from gc_torch.plan import ModelPlan, param_groups, plan
@@ -24,16 +25,19 @@ __all__ = [
     "GCWarning",
     "ModelPlan",
     "Plan",
+    "Reason",
     "Recorder",
     "Report",
     "ReportRow",
     "Row",
     "SGDMState",
     "View",
+    "Why",
     "__version__",
     "adam_init",
     "adam_update",
     "attach",
+    "center_low_rank",
     "centralize",
     "fan_in_axes",
     "from_numpy",

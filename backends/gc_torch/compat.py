@@ -5,7 +5,6 @@ Each entry says from which release on it can go. The oldest release is that of `
 
 # pyright: reportPrivateUsage=false
 
-import ctypes
 import functools
 import importlib
 import inspect
@@ -107,20 +106,6 @@ def divide_(tensors: list[Tensor], number: float) -> None:
             x.div_(number)
 
 
-def gomp_parallel() -> Any:
-    """The function of OpenMP that runs another on all threads of PyTorch's team; None: there is none.
-
-    As the loader finds it for PyTorch: that of the process comes first, since an OpenMP that was preloaded has
-    PyTorch's threads, and a second pool would wait for the first. Stays: `torch._C.__file__` is where PyTorch's own is.
-    """
-    for library in (None, getattr(torch._C, "__file__", None)):
-        try:
-            return ctypes.CDLL(library).GOMP_parallel
-        except (AttributeError, OSError, TypeError):  # not there; no such library; Windows has no library of all
-            continue
-    return None
-
-
 # ---- Modules
 
 # Stay: bases that have no public name. Without them, those of their subclasses that have one.
@@ -146,9 +131,23 @@ def forward_pre_hooks(module: nn.Module) -> list[Any]:
 # ---- Operations that are watched while a plan is proved
 
 
-def operations(*names: str) -> set[Any]:
-    """Those of these operations of `torch.ops.aten` that there are: `_grouped_mm` came with 2.8."""
-    return {getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)}
+class _Operations:
+    """`torch.ops.aten`; where this release has no such operation, an object that no operation is equal to."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(torch.ops.aten, name, None) or object()
+        setattr(self, name, found)
+        return found
+
+
+# Stays: many of its names are private. `_grouped_mm` came with 2.8.
+aten: Any = _Operations()
+
+
+def is_watched() -> bool:
+    """Whether a mode of `__torch_dispatch__` is at work. Stays: there is no public name; without it, never said."""
+    length = getattr(torch._C, "_len_torch_dispatch_stack", None)
+    return length is not None and length() > 0
 
 
 def is_mutable(operation: Any) -> bool:

@@ -7,73 +7,94 @@ where there is one for the device and it can take these tensors.
 
 import functools
 import importlib
+import logging
+import time
 import warnings
 from collections.abc import Sequence
+from enum import Enum
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gc_core.reasons import GCWarning
-from gc_torch import compat
+from gc_core.reasons import GCWarning, Why
+from gc_torch import compat, memory
 from gc_torch.arrays import is_dense, is_half
+
+log = logging.getLogger("gc_torch")
 
 FUSED, FOREACH, LOOP, KERNEL = "fused", "foreach", "for-loop", "kernel"
 
 # The pages with kernels, by the type of the device: each has `Steps`, `DTYPES`, and `NAME` for people.
 KERNELS = {"cuda": "gc_torch.kernels_gpu", "cpu": "gc_torch.kernels_cpu"}
 _loaded: dict[str, ModuleType | None] = {}
+_missing: dict[str, Why] = {}  # why a page cannot be used
 _compiled: set[tuple[str, str, torch.dtype]] = set()
-_absent: dict[str, Exception] = {}
+
+
+class Missing(Enum):
+    """Why there is no kernel, and PyTorch's own step is taken."""
+
+    ABSENT = "without {name}, which is not installed: pip install {name} makes it faster"
+    SWITCHED_OFF = "without {name}, which {setting} switches off: unset it, and it is faster"
+    NO_THREADS = "without {name}: this PyTorch has no OpenMP, whose threads the kernel needs"
+    BROKEN = "without {name}, which fails here: {error}"
+
+
+class Unavailable(ImportError):
+    """Raised by a page with kernels that cannot be used here."""
+
+    def __init__(self, why: Why):
+        super().__init__(why)
+        self.why = why
 
 
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     """The page with the kernel for a group whose path is fused; None: there is none, or it cannot take the options."""
     page = KERNELS.get(device.type)
-    if page is None or group["gc_on"] is None or not sees_numbers(group):
+    if page is None or group["gc_on"] is None or not sees_numbers(group) or memory.is_watched():
         return None
     if page not in _loaded:
         try:
             _loaded[page] = importlib.import_module(page)
-        except Exception as error:  # whatever is wrong with a compiler, there is a step
-            _leave_out(page, error)
+        except Unavailable as error:
+            _loaded[page], _missing[page] = None, error.why
+        except ModuleNotFoundError as error:
+            _loaded[page] = None
+            _missing[page] = Why(Missing.ABSENT, name=(error.name or "").partition(".")[0])
+        except Exception as error:  # a library that cannot be loaded, a file that cannot be read
+            _give_up(page, page.rpartition(".")[2], error)
+    if page in _missing:
+        return None
     if device.type == "cuda" and _loaded[page] is not None and not _is_known(device):
         return None
     return _loaded[page]
 
 
-def compiles(kernel: ModuleType, kind: str, dtype: torch.dtype) -> bool:
-    """Whether the kernel can be had for a step of this kind and dtype; found out once, before anything changes."""
-    if (kernel.__name__, kind, dtype) not in _compiled:
-        try:
-            if hasattr(kernel, "compile"):  # Triton compiles at the launch
-                kernel.compile(kind, dtype)
-            _compiled.add((kernel.__name__, kind, dtype))
-        except Exception as error:
-            _leave_out(kernel.__name__, error)
-            return False
+def is_ready(kernel: ModuleType, kind: str, dtype: torch.dtype) -> bool:
+    """Whether a kernel is compiled, which takes some seconds the first time; where that fails, it is given up."""
+    page = kernel.__name__
+    if page in _missing:
+        return False
+    compile_for = getattr(kernel, "compile_for", None)
+    if compile_for is None or (page, kind, dtype) in _compiled:
+        return True
+    started = time.perf_counter()
+    try:
+        how = compile_for(kind, dtype)
+    except Exception as error:
+        _give_up(page, kernel.NAME, error)
+        return False
+    _compiled.add((page, kind, dtype))
+    log.info("%s step of %s for %s %s in %.1f s", kernel.NAME, kind, dtype, how, time.perf_counter() - started)
     return True
 
 
-def _leave_out(page: str, error: Exception) -> None:
-    """Take the next path from now on, and say so once; that a package is absent is no fault, and stands in the repr."""
-    _loaded[page], _absent[page] = None, error
-    if not isinstance(error, (ModuleNotFoundError, NotImplementedError)):
-        what = f"PyTorch's own steps carry GC, for {page} cannot be used: {_remedy(page)}"
-        warnings.warn(what, GCWarning, stacklevel=2)
-
-
-def _remedy(page: str) -> str:
-    """What is wrong, and what mends it, for people."""
-    error = _absent[page]
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"pip install {error.name} would make it faster"
-    what = f"{' '.join(str(error).split())[:200]}"
-    if isinstance(error, NotImplementedError):
-        return f"no kernel: {what}"
-    compilers = "numba llvmlite" if page == KERNELS["cpu"] else "triton"
-    return f"{type(error).__name__}: {what}; pip install --force-reinstall {compilers} may mend it"
+def _give_up(page: str, name: str, error: Exception) -> None:
+    _loaded.setdefault(page, None)
+    _missing[page] = Why(Missing.BROKEN, name=name, error=f"{type(error).__name__}: {error}"[:300])
+    warnings.warn(f"PyTorch's own step is taken, {_missing[page]}", GCWarning, stacklevel=2)
 
 
 @functools.cache
@@ -84,30 +105,35 @@ def _is_known(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def would_be_faster(group: dict[str, Any], params: list[Tensor]) -> str:
-    """Where a kernel is missing: what it needs, for people; else nothing."""
+def why_no_kernel(group: dict[str, Any], params: list[Tensor]) -> Why | None:
+    """Why there is no kernel for these parameters, where there could be one."""
     for p in params:
-        if kernels(group, p.device) is None and KERNELS.get(p.device.type) in _absent:
-            return f" ({_remedy(KERNELS[p.device.type])})"
-    return ""
+        if kernels(group, p.device) is None and (why := _missing.get(KERNELS.get(p.device.type, ""))):
+            return why
+    return None
 
 
 def kernel_is_right(kernel: ModuleType, p: Tensor, grad: Tensor, states: Sequence[Tensor | None]) -> bool:
-    """Whether a kernel can take these tensors: floating point, with the same strides, states of one dtype.
+    """Whether a kernel can take these tensors: plain memory of their own, the same strides, states of one dtype.
 
     Args:
         kernel: its page.
-        p: the parameter, without gaps in its memory.
+        p: the parameter.
         grad: its gradient.
         states: None for one that is not there yet.
     """
-    if p.dtype not in kernel.DTYPES or (grad.dtype, grad.device, grad.stride()) != (p.dtype, p.device, p.stride()):
-        return False
     there = [state for state in states if state is not None]
+    if not all(map(memory.is_addressable, (p, grad, *there))):
+        return False
+    if p.dtype not in kernel.DTYPES or _memory(grad) != _memory(p):
+        return False
     if there and there[0].dtype not in (p.dtype, torch.float32):
         return False
-    alike = (there[0].dtype, p.device, p.stride()) if there else None
-    return all((state.dtype, state.device, state.stride()) == alike for state in there)
+    return all(_memory(state) == (there[0].dtype, *_memory(p)[1:]) for state in there)
+
+
+def _memory(x: Tensor) -> tuple[Any, ...]:
+    return x.dtype, x.device, x.shape, x.stride()
 
 
 def choose(group: dict[str, Any], params: list[Tensor]) -> tuple[str, str]:

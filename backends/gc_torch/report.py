@@ -13,9 +13,9 @@ from gc_core.output import printable
 from gc_core.plan import Overrides, Row, wrapped
 from gc_torch import sharded
 from gc_torch.arrays import widen
+from gc_torch.model_plan import ModelPlan
 from gc_torch.operator import center
-from gc_torch.plan import ModelPlan
-from gc_torch.plan import plan as plan_of
+from gc_torch.plan import quiet_plan
 
 
 class ReportRow(NamedTuple):
@@ -257,7 +257,7 @@ def _plan(model: Any, overrides: Overrides | None, plan: Any) -> ModelPlan:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__qualname__}")
     if plan is None:
-        plan = plan_of(model, overrides)
+        plan = quiet_plan(model, overrides)
     elif not isinstance(plan, ModelPlan):
         raise TypeError(f"plan must be what gc_torch.plan(model) gives, or None; got {type(plan).__qualname__}")
     elif overrides is not None:

@@ -1,83 +1,22 @@
 """PyTorch's own steps with GC: they are given temporaries, so that a gradient with GC is nowhere stored for long.
 
-Parameters are taken piece by piece. On a CPU the temporaries of a piece stay in the cache from when they are written
-until the step has read them: small tensors share a piece, large ones are cut. Their memory is kept from step to step,
-since fresh pages cost more than the arithmetic.
+Parameters are taken piece by piece (page `pieces`). On a CPU the temporaries of a piece stay in the cache from when
+they are written until the step has read them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gc_core.plan import Row
 from gc_torch import path, sharded
-from gc_torch.arrays import as_scalar, given, is_dense, is_half
+from gc_torch.arrays import as_scalar, given, is_half
+from gc_torch.pieces import Columns, Piece, Rows, inside, pieces, with_outs
+from gc_torch.scratch import Scratch
 
-Columns = list[list[Any]]  # parameters, gradients, and the states of the step, each a list with one entry a parameter
 Lender = Callable[[Tensor, torch.dtype], Tensor | None]
-Rows = Sequence[Row | sharded.Split]
-
-# Elements of a piece: on a CPU for its cache, elsewhere enough to keep kernels few.
-_AT_A_TIME = {"cpu": 1 << 20}
-_AT_A_TIME_ELSEWHERE = 1 << 26
-_SMALL = 1 << 14  # elements, at most, of a tensor that is centralized in one go with those that are alike
-_SHARED = 1 << 22  # elements of a tensor that is read twice, for the means and for the step, rather than cut
-_KEEP_AT_MOST = 1 << 28  # bytes of one device and dtype; beyond it, memory is given back
-
-
-class Scratch:
-    """Hands out uninitialized tensors that are valid until `clear`."""
-
-    def __init__(self):
-        self._flat: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._used: dict[tuple[torch.device, torch.dtype], int] = {}
-
-    def like(self, p: Tensor, dtype: torch.dtype) -> Tensor:
-        """A tensor of the shape and strides of p."""
-        key = (p.device, dtype)
-        start = self._used.get(key, 0)
-        self._used[key] = start + -(-p.numel() // 16) * 16  # the next one starts on a cache line
-        flat = self._flat.get(key)
-        if flat is None or start + p.numel() > flat.numel() or not is_dense(p):
-            return torch.empty_like(p, dtype=dtype, requires_grad=False)
-        return flat[start : start + p.numel()].as_strided(p.shape, p.stride())
-
-    def reserve(self, device: torch.device, dtype: torch.dtype, n: int) -> bool:
-        """Whether memory for n elements is kept, now if not before. It is on a CPU, if it is not very much."""
-        flat = self._flat.get((device, dtype))
-        if device.type != "cpu" or n * dtype.itemsize > _KEEP_AT_MOST:
-            return False
-        if flat is None or flat.numel() < n:
-            self._flat[device, dtype] = torch.empty(n, dtype=dtype, device=device)
-        return True
-
-    def clear(self) -> None:
-        """Take back what was handed out, and keep as much for the next time."""
-        for (device, dtype), used in self._used.items():
-            self.reserve(device, dtype, used)
-        self._used.clear()
-
-
-def select(columns: Columns, indices: Sequence[int]) -> Columns:
-    """The columns of some parameters; a column may be empty."""
-    return [[column[i] for i in indices] if column else [] for column in columns]
-
-
-class Piece(NamedTuple):
-    """What goes through a step at once: whole parameters, or a part of one."""
-
-    indices: list[int]  # of the parameters
-    stored: Columns  # parameters, and states
-    rows: Rows
-    half: bool  # whether any is to be computed in float32
-    cut: tuple[int, int, int] | None  # of a part: axis, start and size
-    across: bool  # a part along a fan-in axis, which does not show the means
-    counts: list[tuple[Tensor, Tensor]]  # of a part: its own counts of steps, and those that they follow
-    alike: list[list[int]]  # small tensors that are centralized as one, by their places here
-    others: list[int]
-    outs: Sequence[Tensor] = ()  # temporaries for these, if there is memory that is kept
 
 
 class Steps:
@@ -89,8 +28,7 @@ class Steps:
 
     def __init__(self, scratch: Scratch):
         self._scratch = scratch
-        self._pieces: list[Piece] = []
-        self._addresses: list[int] | None = None
+        self._pieces: list[Piece] | None = None
 
     def step(
         self,
@@ -105,7 +43,7 @@ class Steps:
         """One step. States that are made by it are put into the columns.
 
         Args:
-            torch_step: PyTorch's step, a function of (group, taken, columns, grad_scale, found_inf).
+            torch_step: PyTorch's step, a function of (group, path, columns, grad_scale, found_inf).
             group: the options.
             taken: the path, one of PyTorch's.
             params: the parameters; DTensors where they are split over devices.
@@ -118,18 +56,16 @@ class Steps:
         fresh = any(x is None for column in states for x in column)
         # Where autograd or a compiler is at work, every result is its own tensor.
         scratch = None if group["differentiable"] or torch.compiler.is_compiling() else self._scratch
-        addresses = None if scratch is None or fresh else [x.data_ptr() for column in stored for x in column]
-        if addresses is None or addresses != self._addresses:
-            whole = addresses is None or taken != path.FUSED
-            self._pieces = list(_pieces(group, params, stored, rows, whole, scratch is not None))
+        found = self._pieces
+        if found is None or scratch is None or fresh:
+            whole = scratch is None or fresh or taken != path.FUSED
+            found = list(pieces(group, params, w, rows, whole=whole, together=scratch is not None))
             if scratch is not None and group["gc_on"] != "update":
-                self._pieces = _with_outs(self._pieces, scratch)
-            self._addresses = addresses
-        for piece in self._pieces:  # before the first of its parts counts
-            for own, count in piece.counts:
-                own.copy_(count)
+                found = with_outs(found, w, scratch)
+            self._pieces = None if scratch is None or fresh else found
+        parts = [piece.of(stored) for piece in found]  # all of them, before the first one counts
         means = None
-        for piece in self._pieces:
+        for piece, part in zip(found, parts, strict=True):
             g = [grads[i] for i in piece.indices]
             if piece.cut is not None:
                 if not piece.across:
@@ -139,76 +75,11 @@ class Steps:
                 g = [g[0].narrow(*piece.cut)]
             if scratch is not None:
                 scratch.clear()
-            _step(torch_step, group, taken, piece, g, means if piece.across else None, found_inf, scratch)
+            _step(torch_step, group, taken, piece, part, g, means if piece.across else None, found_inf, scratch)
             if fresh:
-                for column, made in zip(states, piece.stored[1:], strict=True):
+                for column, made in zip(states, part[1:], strict=True):
                     for i, x in zip(piece.indices, made, strict=False):
                         column[i] = x
-
-
-def _pieces(
-    group: dict[str, Any], params: list[Tensor], stored: Columns, rows: Rows, whole: bool, together: bool
-) -> Iterator[Piece]:
-    """All of them, in order. `whole`: no parameter is cut. `together`: small ones that are alike go as one."""
-    for indices in _at_a_time(params):
-        some, some_rows = select(stored, indices), [rows[i] for i in indices]
-        cuts = [] if whole or len(indices) > 1 else _cuts(group, some[0][0], some_rows[0])
-        for cut in cuts or [None]:
-            part, counts = some, []
-            if cut is not None:
-                # Each part counts Adam's step, the first one in the state itself.
-                shape = some[0][0].shape
-                part = [[x.narrow(*cut) if x.shape == shape else x.clone() if cut[1] else x for x in c] for c in some]
-                counts = [(x, y) for xs, ys in zip(part, some, strict=True) for x, y in zip(xs, ys, strict=True)]
-                counts = [(x, y) for x, y in counts if y.shape != shape and x is not y]
-            w = part[0]
-            alike, others = _alike(w, some_rows) if together else ([], list(range(len(w))))
-            across = cut is not None and cut[0] in (some_rows[0].axes or ())
-            yield Piece(indices, part, some_rows, any(map(is_half, w)), cut, across, counts, alike, others)
-
-
-def _at_a_time(params: list[Tensor]) -> Iterator[list[int]]:
-    indices, size = [], 0
-    for i, p in enumerate(params):
-        if indices and size + sharded.numel(p) > _limit(p):
-            yield indices
-            indices, size = [], 0
-        indices.append(i)
-        size += sharded.numel(p)
-    if indices:
-        yield indices
-
-
-def _limit(p: Tensor) -> int:
-    return _AT_A_TIME.get(p.device.type, _AT_A_TIME_ELSEWHERE)
-
-
-def _cuts(group: dict[str, Any], w: Tensor, row: Row | sharded.Split) -> list[tuple[int, int, int]]:
-    """Where to cut a large parameter, so that its parts lie one after another in memory; empty: it stays whole."""
-    if w.numel() <= _limit(w) or isinstance(row, sharded.Split) or row.view != row.shape:
-        return []
-    axis = max((axis for axis in range(w.ndim) if w.size(axis) > 1), key=w.stride)
-    if axis in (row.axes or ()) and (group["gc_on"] == "update" or (given(_inside(group)) and w.numel() <= _SHARED)):
-        return []
-    n = w.size(axis)
-    most = -(-n // -(-w.numel() // _limit(w)))
-    return [(axis, start, min(most, n - start)) for start in range(0, n, most)]
-
-
-def _with_outs(pieces: list[Piece], scratch: Scratch) -> list[Piece]:
-    """The pieces with their temporaries, which are all in the same memory; without, if there is none that is kept."""
-    likes = [[piece.stored[0][i] for i in piece.others] for piece in pieces]
-    first = next((p for like in likes for p in like), None)
-    alike = all(p.dtype == first.dtype and p.device == first.device for like in likes for p in like)  # type: ignore
-    if first is None or not alike or is_half(first) or not all(is_dense(p) for like in likes for p in like):
-        return pieces
-    if not scratch.reserve(first.device, first.dtype, max(sum(-(-p.numel() // 16) * 16 for p in x) for x in likes)):
-        return pieces
-    found = []
-    for piece, like in zip(pieces, likes, strict=True):
-        scratch.clear()
-        found.append(piece._replace(outs=[scratch.like(p, p.dtype) for p in like]))
-    return found
 
 
 def _step(
@@ -216,13 +87,14 @@ def _step(
     group: dict[str, Any],
     taken: str,
     piece: Piece,
+    stored: Columns,
     g: list[Tensor],
     means: Sequence[Tensor] | None,
     found_inf: Tensor | None,
     scratch: Scratch | None,
 ) -> None:
     """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
-    rows, (w, *s), copied = piece.rows, piece.stored, piece.half
+    rows, (w, *s), copied = piece.rows, stored, piece.half
     lend: Lender = _lend_nothing if scratch is None else scratch.like
     if piece.half:
         w, g = [_widened(p, lend) for p in w], [_widened(x, lend) for x in g]
@@ -231,7 +103,7 @@ def _step(
         w, copied = [x.contiguous() for x in w], True
         s = [[x if x is None else x.contiguous() for x in column] for column in s]
 
-    options = {**group, "weight_decay": 0.0, "maximize": False} if given(_inside(group)) else group
+    options = {**group, "weight_decay": 0.0, "maximize": False} if given(inside(group)) else group
     if group["gc_on"] != "update":
         g = _gradients(group, w, g, piece, means, lend)
         torch_step(options, taken, [w, g, *s], None, found_inf)
@@ -250,10 +122,10 @@ def _step(
         for p, x in zip(w, _centered(d, _means(d, rows), rows, temporaries), strict=True):
             p.add_(x)
 
-    for narrow, wide in zip(piece.stored, [w, *s], strict=True) if copied else ():
+    for narrow, wide in zip(stored, [w, *s], strict=True) if copied else ():
         for i, x in enumerate(wide):
             if narrow[i] is None:
-                narrow[i] = x if x is None else x.to(piece.stored[0][i].dtype)
+                narrow[i] = x if x is None else x.to(stored[0][i].dtype)
             elif narrow[i] is not x:
                 narrow[i].copy_(x)
 
@@ -270,7 +142,7 @@ def _gradients(
     centered = list(g)
     for alike in piece.alike:
         x = torch.stack([g[i] for i in alike])
-        if given(_inside(group)):
+        if given(inside(group)):
             x = _with_decay(group, x, torch.stack([w[i] for i in alike]), x)
         x.sub_(x.mean([axis + 1 for axis in piece.rows[alike[0]].axes or ()], keepdim=True))
         for i, one in zip(alike, x.unbind(), strict=True):
@@ -284,32 +156,15 @@ def _gradients(
     return centered
 
 
-def _alike(w: list[Tensor], rows: Rows) -> tuple[list[list[int]], list[int]]:
-    """Which small tensors can be seen as one, and the others, by their places."""
-    found: dict[Any, list[int]] = {}
-    for i, (p, row) in enumerate(zip(w, rows, strict=True)):
-        plain = row.axes is not None and row.view == row.shape and not isinstance(row, sharded.Split)
-        small = plain and p.numel() <= _SMALL and p.is_contiguous()
-        dtype = torch.float32 if is_half(p) else p.dtype
-        found.setdefault((p.shape, row.axes, dtype, p.device) if small else i, []).append(i)
-    alike = [places for places in found.values() if len(places) > 1]
-    return alike, [places[0] for places in found.values() if len(places) == 1]
-
-
 def _mean_of_sum(group: dict[str, Any], g: Tensor, w: Tensor, row: Row | sharded.Split) -> Tensor:
     """The means of ±g + λw, which are ±mean(g) + λ mean(w)."""
-    return _with_decay(group, _mean(g, row), _mean(w, row) if given(_inside(group)) else w, None)
-
-
-def _inside(group: dict[str, Any]) -> Any:
-    """The decay λ that goes into Φ: the gradient is ±g + λw."""
-    return 0.0 if group.get("decoupled_weight_decay", False) else group["weight_decay"]
+    return _with_decay(group, _mean(g, row), _mean(w, row) if given(inside(group)) else w, None)
 
 
 def _with_decay(group: dict[str, Any], x: Tensor, w: Tensor, out: Tensor | None) -> Tensor:
-    if not given(_inside(group)):
+    if not given(inside(group)):
         return x
-    return _plus(-x if group["maximize"] else x, _inside(group), w, out)
+    return _plus(-x if group["maximize"] else x, inside(group), w, out)
 
 
 def _plus(x: Tensor, factor: Any, w: Tensor, out: Tensor | None) -> Tensor:

@@ -14,6 +14,9 @@ import gc_core
 import gc_torch as gct
 from gc_torch import kernels_cpu, path, table
 
+# Parameters of no module, and plans without GC, are used here: that this is said is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
+
 # Around the strip (512) and the kept steps (8192): rows, columns, both at once, and none. The last four are panels that
 # threads share: one, one for each of two groups, two of one tensor, and one with a hundred rows side by side.
 SHAPES = [
@@ -56,7 +59,8 @@ CASES = [
 def parameters(dtype, seed=0, shapes=SHAPES):
     rng = np.random.default_rng(seed)
     params = [torch.nn.Parameter(torch.tensor(rng.standard_normal(shape)).to(dtype)) for shape, _ in shapes]
-    plan = gct.ModelPlan([], {}).with_parameters({str(i): p for i, p in enumerate(params)})
+    rows = [gct.Row(str(i), shape, shape, None, "") for i, (shape, _) in enumerate(shapes)]
+    plan = gct.ModelPlan(rows, {str(i): p for i, p in enumerate(params)})
     return params, plan.override({str(i): axes for i, (_, axes) in enumerate(shapes)})
 
 
@@ -314,7 +318,7 @@ def test_without_numba_it_works_and_says_what_would_be_faster():
 optimizer.step()
 assert "gc_torch.kernels_cpu" not in sys.modules
 assert torch.equal(p[:, 0], torch.full((400,), 249.5))
-print("path: fused (pip install numba would make it faster)" in repr(optimizer))
+print("path: fused (without numba, which is not installed: pip install numba makes it faster)" in repr(optimizer))
 """
     assert run("import sys\nsys.modules['numba'] = sys.modules['llvmlite'] = None\n" + STEP + code) == ["True"]
 

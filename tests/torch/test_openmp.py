@@ -7,16 +7,14 @@ import sys
 
 import pytest
 
-from gc_torch import compat
-
 PRELOADED = """
 void GOMP_parallel(void (*run)(void *), void *data, unsigned threads, unsigned flags) { run(data); }
 """
 ADDRESS = """
 import ctypes, sys
-from gc_torch import compat
+from gc_torch.kernels_cpu import threads
 address = lambda function: ctypes.cast(function, ctypes.c_void_p).value
-sys.exit(address(compat.gomp_parallel()) != address(ctypes.CDLL(sys.argv[1]).GOMP_parallel))
+sys.exit(address(threads._parallel) != address(ctypes.CDLL(sys.argv[1]).GOMP_parallel))
 """
 
 
@@ -31,13 +29,3 @@ def test_a_preloaded_openmp_is_taken(tmp_path):
     env = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", ADDRESS, library], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_where_there_is_no_openmp_there_is_none(monkeypatch):
-    class Library:
-        def __init__(self, name):
-            if name is None:
-                raise TypeError("as on Windows")
-
-    monkeypatch.setattr(compat.ctypes, "CDLL", Library)
-    assert compat.gomp_parallel() is None

@@ -13,6 +13,9 @@ import gc_torch as gct
 from . import restatement
 from .cases import KINDS, MEMORY, PATHS, VIEWS, Tensors, as_it_is, channels_last, grads, moved, numbers
 
+# Parameters of no module, and plans without GC, are used here: that this is said is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
+
 SGD = [
     dict(zip(("momentum", "dampening", "nesterov", "weight_decay"), values, strict=True))
     for values in (
@@ -263,9 +266,9 @@ def test_half_precision_is_float32_arithmetic_rounded_once(kind, path, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_arithmetic_in_half_precision_is_noticed(kind, dtype, monkeypatch):
-    from gc_torch import optimizer
+    from gc_torch import prepare
 
-    monkeypatch.setattr(optimizer, "is_half", lambda x: False)
+    monkeypatch.setattr(prepare, "is_half", lambda x: False)
     with pytest.raises(AssertionError):
         follow_in_half_precision(kind, dtype, "for-loop")
 

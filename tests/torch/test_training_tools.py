@@ -14,6 +14,9 @@ import gc_torch as gct
 from . import restatement
 from .cases import KINDS, MEMORY, PATHS, Tensors, arrays, as_it_is, bits, everything, grads, same_state
 
+# Parameters of no module, and plans without GC, are used here: that this is said is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
+
 STATE = {"SGD": {"momentum": 0.9, "weight_decay": 0.1}, "Adam": {"weight_decay": 0.1}, "AdamW": {"amsgrad": True}}
 
 

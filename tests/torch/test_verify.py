@@ -15,6 +15,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 import gc_torch as gct
 
+# Most of these models are one raw parameter that is left alone.
+pytestmark = pytest.mark.filterwarnings("ignore::gc_core.GCWarning")
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
 IMAGES = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(2))
 WRONG = "the plan is not what the model does with this batch"
@@ -144,7 +146,7 @@ def test_the_right_axes_are_proven_and_all_others_are_refused(kind):
     on = [row for row in plan.rows if row.axes is not None]
     assert on or "depthwise" in kind
     for row in on:
-        assert row.proof == "proven", row
+        assert row.proof == "verified", row
         for axes in others(row):
             with pytest.raises(ValueError, match=WRONG) as caught:
                 gct.plan(model, {row.name: axes}, verify=batch)
@@ -152,12 +154,12 @@ def test_the_right_axes_are_proven_and_all_others_are_refused(kind):
             # What it tells to write instead is what the plan had.
             override = eval(re.search(r"overrides=(.*)$", str(caught.value))[1], {"gct": gct})
             again = gct.plan(model, override, verify=batch)[row.name]
-            assert again.proof == "proven"
+            assert again.proof == "verified"
             assert math.prod(again.view[axis] for axis in again.axes) == row.fan_in
 
 
 def test_the_older_weight_norm(old_weight_norm):
-    assert proofs(old_weight_norm, IMAGES) == {"weight_v": "proven"}
+    assert proofs(old_weight_norm, IMAGES) == {"weight_v": "verified"}
     with pytest.raises(ValueError, match=r"weight_v: the plan says axis 0 \(3\), but an output sums over axes 1,2,3"):
         gct.plan(old_weight_norm, {"weight_v": 0}, verify=IMAGES)
 
@@ -169,7 +171,7 @@ def test_the_groups_of_a_transposed_convolution_must_be_right(groups):
         nn.ConvTranspose1d(8, 3, 2, groups=1) if groups == 1 else nn.ConvTranspose1d(8, 3 * groups, 2, groups=groups)
     )
     batch = torch.randn(1, 8, 4)
-    assert gct.plan(layer, verify=batch)["weight"].proof == "proven"
+    assert gct.plan(layer, verify=batch)["weight"].proof == "verified"
     for other in {1, 2, 4} - {groups}:
         view = gct.View((other, 8 // other, 3, 2), (1, 3))
         with pytest.raises(ValueError, match=WRONG):
@@ -214,7 +216,7 @@ def test_experts_never_over_the_stack(way):
         pytest.skip("PyTorch has grouped products since 2.8")
     model, x, chosen = Experts(way), torch.randn(5, 8), torch.tensor([0, 1, 2, 3, 0])
     assert proofs(model, (x, chosen)) == {"w": "candidate: the batch sums over axis 2 (8), override with 2"}
-    assert proofs(model, (x, chosen), {"w": 2}) == {"w": "proven"}
+    assert proofs(model, (x, chosen), {"w": 2}) == {"w": "verified"}
     for wrong in (0, 1, (0, 2), (1, 2), (0, 1, 2)):
         with pytest.raises(ValueError, match=r"sums over axis 2 \(8\): overrides={'w': 2}"):
             gct.plan(model, {"w": wrong}, verify=(x, chosen))
@@ -223,7 +225,7 @@ def test_experts_never_over_the_stack(way):
 @pytest.mark.parametrize("way", ["one by one", "gathered", "grouped"])
 def test_experts_that_no_token_reaches_are_not_proven(way):
     model, batch = Experts(way), (torch.randn(2, 8), torch.tensor([3, 1]))
-    assert proofs(model, batch, {"w": 2}) == {"w": "proven for 8 of 16 outputs, the others were not reached"}
+    assert proofs(model, batch, {"w": 2}) == {"w": "verified for 8 of 16 outputs, the others were not reached"}
     with pytest.raises(ValueError, match=WRONG):
         gct.plan(model, {"w": (0, 2)}, verify=batch)
 
@@ -254,7 +256,7 @@ def test_a_raw_weight_is_a_candidate(use):
     row = gct.plan(model, verify=X)["w"]
     assert row.axes is None  # it is left alone until somebody says otherwise
     assert row.proof.startswith("candidate: the batch sums over ax") and row.proof.endswith(f"override with {axes}")
-    assert proofs(model, X, {"w": axes}) == {"w": "proven"}
+    assert proofs(model, X, {"w": axes}) == {"w": "verified"}
 
 
 def test_a_candidate_that_needs_a_view():
@@ -264,7 +266,7 @@ def test_a_candidate_that_needs_a_view():
     assert proofs(model, batch) == {
         "w": f"candidate: the batch sums over axes 1,3 (4) of 2×2×3×2, override with {view}"
     }
-    assert proofs(model, batch, {"w": eval(view)}) == {"w": "proven"}
+    assert proofs(model, batch, {"w": eval(view)}) == {"w": "verified"}
     # Groups that lie interleaved, and blocks of another axis
     model = Raw((6, 3), lambda x, w: torch.stack([x[..., i::2] @ w[i::2] for i in range(2)]))
     assert proofs(model, X)["w"].endswith("override with gct.View((3, 2, 3), (0,))")
@@ -301,7 +303,7 @@ def test_centralizing_what_is_no_weight_is_refused(use):
 def test_a_table_is_looked_up():
     ids = torch.tensor([[0, 3, 1]])
     model = nn.Sequential(nn.Embedding(4, 6), nn.Linear(6, 3))
-    assert proofs(model, ids) == {"1.weight": "proven"}
+    assert proofs(model, ids) == {"1.weight": "verified"}
     with pytest.raises(ValueError, match=r"0.weight: not a weight: looked up.*overrides={'0.weight': None}"):
         gct.plan(model, {"0.weight": 1}, verify=ids)
     model = Raw((4, 6), lambda x, w: F.linear(w[x], torch.ones(3, 6)))
@@ -338,7 +340,7 @@ def test_standardized_weights_are_proven_where_zero_is_no_value():
             w = (w - w.mean(1, keepdim=True)) / w.std(1, keepdim=True)
             return F.conv2d(x, w.view_as(self.weight), self.bias)
 
-    assert proofs(StandardizedConv2d(4, 3, 2), IMAGES) == {"weight": "proven"}
+    assert proofs(StandardizedConv2d(4, 3, 2), IMAGES) == {"weight": "verified"}
     with pytest.raises(ValueError, match=WRONG):
         gct.plan(StandardizedConv2d(4, 3, 2), {"weight": 0}, verify=IMAGES)
 
@@ -387,7 +389,7 @@ def test_everything_is_as_it_was(fails):
         with pytest.raises(ZeroDivisionError):
             gct.plan(model, verify=X)
     else:
-        assert proofs(model, X) == {"layer.weight": "proven", "average": "not reached by the batch"}
+        assert proofs(model, X) == {"layer.weight": "verified", "average": "not reached by the batch"}
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert all(buffers[name] is x for name, x in model.named_buffers())
@@ -427,7 +429,7 @@ def test_every_wrong_row_is_named_at_once():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_any_precision(dtype):
     model = nn.Sequential(nn.Conv1d(5, 4, 3), nn.Linear(4, 7)).to(dtype)
-    assert proofs(model, X.to(dtype)) == {"0.weight": "proven", "1.weight": "proven"}
+    assert proofs(model, X.to(dtype)) == {"0.weight": "verified", "1.weight": "verified"}
     with pytest.raises(ValueError, match=WRONG):
         gct.plan(model, {"1.weight": 0}, verify=X.to(dtype))
 
@@ -441,17 +443,17 @@ def test_complex_numbers():
 
 def test_zeros_in_the_data_hide_nothing():
     """One-hot data would show each weight of a layer by itself."""
-    assert proofs(nn.Linear(6, 3), torch.eye(6)) == {"weight": "proven"}
-    assert proofs(nn.Linear(6, 3), torch.zeros(1, 6)) == {"weight": "proven"}
-    assert proofs(nn.Linear(6, 3), torch.full((1, 6), math.nan)) == {"weight": "proven"}
+    assert proofs(nn.Linear(6, 3), torch.eye(6)) == {"weight": "verified"}
+    assert proofs(nn.Linear(6, 3), torch.zeros(1, 6)) == {"weight": "verified"}
+    assert proofs(nn.Linear(6, 3), torch.full((1, 6), math.nan)) == {"weight": "verified"}
     dead = nn.Linear(6, 3)
     nn.init.zeros_(dead.weight)
-    assert proofs(dead, X) == {"weight": "proven"}
+    assert proofs(dead, X) == {"weight": "verified"}
 
 
 def test_autocast_and_channels_last_and_a_compiled_model():
     model = nn.Sequential(nn.Conv2d(4, 3, 2), nn.Flatten(), nn.Linear(48, 5)).to(memory_format=torch.channels_last)
-    wanted = {"0.weight": "proven", "2.weight": "proven"}
+    wanted = {"0.weight": "verified", "2.weight": "verified"}
     assert proofs(model, IMAGES) == wanted
 
     def autocast(model):
@@ -465,14 +467,14 @@ def test_autocast_and_channels_last_and_a_compiled_model():
 
 def test_frozen_parameters_are_proven_too():
     layer = nn.Linear(6, 3).requires_grad_(False)
-    assert proofs(layer, X) == {"weight": "proven"}
+    assert proofs(layer, X) == {"weight": "verified"}
     assert not layer.weight.requires_grad
 
 
 def test_a_weight_that_two_layers_share():
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     model[1].weight = model[0].weight
-    assert proofs(model, X) == {"0.weight": "proven"}
+    assert proofs(model, X) == {"0.weight": "verified"}
 
 
 # ---- What is given
@@ -484,12 +486,12 @@ def test_a_weight_that_two_layers_share():
     ids=["tensor", "tuple", "mapping", "function", "function that runs it twice"],
 )
 def test_forms_of_a_batch(batch):
-    assert proofs(nn.Linear(6, 3), batch) == {"weight": "proven"}
+    assert proofs(nn.Linear(6, 3), batch) == {"weight": "verified"}
 
 
 def test_without_a_batch_nothing_is_proven():
     plan = gct.plan(nn.Linear(6, 3))
-    assert plan["weight"].proof == "" and "proved" not in plan.to_text(100)
+    assert plan["weight"].proof == "" and "verified" not in plan.to_text(100)
 
 
 def test_an_override_afterwards_has_no_proof():
@@ -501,9 +503,9 @@ def test_the_table_and_the_data_say_what_was_shown():
     model = nn.ModuleDict({"a": nn.Linear(6, 3), "b": nn.Linear(6, 3)})
     plan = gct.plan(model, verify=lambda model: model["a"](X))
     text = " ".join(plan.to_text(200).split())
-    assert "Running the model has proved 1 of these 2." in text
-    assert "Linear, stored (out, in); proven" in text and "Linear, stored (out, in); not reached by the batch" in text
-    assert [one["proof"] for one in plan.to_dicts()] == ["proven", "", "not reached by the batch", ""]
+    assert "Running the model has verified 1 of these 2." in text
+    assert "Linear, stored (out, in); verified" in text and "Linear, stored (out, in); not reached by the batch" in text
+    assert [one["proof"] for one in plan.to_dicts()] == ["verified", "", "not reached by the batch", ""]
     optimizer = gct.SGD(model, lr=0.1, plan=plan)  # it is a plan like any other
     assert optimizer.plan["a.weight"].axes == (1,)
 
@@ -557,7 +559,7 @@ def test_transformers(name, experts):
     model, batch = transformer(name, experts, **TRANSFORMERS[name])
     plan = gct.plan(model, verify=batch)
     on = {name: row for name, row in plan.items() if row.axes is not None}
-    assert {row.proof for row in on.values()} == {"proven"}
+    assert {row.proof for row in on.values()} == {"verified"}
     # No matrix is left out but embeddings, and the head that is tied to one.
     left = {name.rpartition(".")[0] for name, row in plan.items() if row.axes is None and "bias" not in name}
     assert not [name for name in left if re.search(r"proj|router|gate$|experts|c_attn|c_fc", name)]

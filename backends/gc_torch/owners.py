@@ -1,0 +1,112 @@
+"""The living modules that own parameters: whose weight it is, where an optimizer is given nothing but the parameters.
+
+They are looked for among all objects that Python's garbage collector knows, which takes some ten milliseconds in a
+large program. It needs nothing to have happened before: a hook on the registration of parameters would miss models
+built before this package is imported. Objects hidden by `gc.freeze()` are not found.
+"""
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from gc_core.plan import Row
+from gc_torch.model_plan import ModelPlan, by_layers, parameter_of
+
+# They hold parameters, and do nothing with them: alone they say no more than a list.
+CONTAINERS = (nn.ParameterList, nn.ParameterDict)
+
+
+class Owned(NamedTuple):
+    """A parameter that a living module owns."""
+
+    row: Row
+    owner: nn.Module
+    local: str  # its name in the owner
+
+
+def rows_by_owner(parameters: Iterable[Tensor]) -> dict[int, Owned]:
+    """The rows of those parameters that living modules own, by id().
+
+    Each row is that of the plan of the outermost module. A parameter that several of them read in different ways is
+    not in it.
+
+    Raises:
+        ValueError: a parameter has lost its shape to an engine that flattens, or has none yet.
+    """
+    wanted = {id(p) for p in parameters}
+    found: dict[int, Owned] = {}
+    differ: set[int] = set()
+    roots = _roots(wanted)
+    for root in roots:
+        made = _plan_of(root, wanted)
+        for one in () if made is None else owned_in(list(root.modules()), made, wanted):
+            if len(roots) > 1:
+                one = one._replace(row=one.row._replace(name=f"{type(root).__name__}.{one.row.name}"))
+            key = id(parameter_of(one.owner, one.local))
+            before = found.setdefault(key, one)
+            if before.row[2:4] != one.row[2:4]:  # view and axes
+                differ.add(key)
+    return {key: one for key, one in found.items() if key not in differ}
+
+
+def owned_in(modules: Sequence[nn.Module], made: ModelPlan, wanted: set[int]) -> Iterator[Owned]:
+    """Those of the wanted parameters that these modules own, with their rows in a plan."""
+    for module in modules:
+        for local, p in own_parameters(module):
+            row = made.row_of(p) if id(p) in wanted else None
+            if row is not None and row.shape == tuple(p.shape):
+                yield Owned(row, module, local)
+
+
+def _plan_of(root: nn.Module, wanted: set[int]) -> ModelPlan | None:
+    try:
+        return by_layers(root)
+    except ValueError:
+        # Another parameter of a model that is not ours has no shape yet; of ours it is an error.
+        for module in root.modules():
+            if any(id(p) in wanted for _, p in own_parameters(module)) and module is not root:
+                by_layers(module)
+        return None
+
+
+def _roots(wanted: set[int]) -> list[nn.Module]:
+    """The outermost living modules below which these parameters are."""
+    modules = list(_living())
+    parents: dict[int, list[nn.Module]] = {}
+    for module in modules:
+        for child in module.__dict__.get("_modules", {}).values():
+            if child is not None:
+                parents.setdefault(id(child), []).append(module)
+    roots: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    above = [module for module in modules if any(id(p) in wanted for _, p in own_parameters(module))]
+    while above:
+        module = above.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        over = parents.get(id(module), [])
+        if not over and not isinstance(module, CONTAINERS):
+            roots[id(module)] = module
+        above += over
+    return list(roots.values())
+
+
+def own_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """A module's own parameters."""
+    try:
+        return ((local, p) for local, p in module._parameters.items() if p is not None)
+    except AttributeError:  # it is being made
+        return iter(())
+
+
+def _living() -> Iterator[nn.Module]:
+    kinds: dict[type, bool] = {}
+    for one in gc.get_objects():
+        kind = type(one)  # not isinstance, which asks the object
+        if kind not in kinds:
+            kinds[kind] = issubclass(kind, nn.Module)
+        if kinds[kind]:
+            yield one

@@ -1,0 +1,125 @@
+"""Products, in which parameters meet the data, or each other: matrices and convolutions."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from gc_core import axes as ax
+from gc_core.uses import Kind
+from gc_torch.operations import Made, Root, aten
+from gc_torch.trace import Trace
+
+# Operation -> places of the two that are multiplied, and of what is added.
+MATRIX = {
+    aten.mm: (0, 1, None), aten.bmm: (0, 1, None), aten.addmm: (1, 2, 0), aten.baddbmm: (1, 2, 0),
+    aten.mv: (0, 1, None), aten.addmv: (1, 2, 0), aten.dot: (0, 1, None), aten.vdot: (0, 1, None),
+    aten.matmul: (0, 1, None), aten._grouped_mm: (0, 1, None), aten.addbmm: (1, 2, 0),
+}  # fmt: skip
+CONVOLUTIONS = {aten.convolution, aten._convolution, aten.convolution_overrideable}
+
+
+def matrix(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
+    i, j, k = MATRIX[packet]
+    left, right = args[i], args[j]
+    trace.consume(args)
+    if k is not None and (added := trace.weight(args[k])) is not None:
+        trace.note(added, Kind.ADDED, packet.__name__)
+    a, b = trace.weight(left), trace.weight(right)
+    at_left, at_right = left.ndim - 1, max(right.ndim - 2, 0)
+    if a is not None and b is not None:
+        layer = _which(trace, a, at_left, b, at_right, left, right, k is not None)
+        if layer is None:
+            return trace.mark(out, _product(trace, a, at_left, b, at_right, left, right, out))
+        trace.as_layer(Made({}, layer=layer))
+    elif a is not None and a.layer is not None:
+        trace.as_layer(a)
+    elif a is not None:
+        trace.sum_over(a, [at_left], packet.__name__)
+    elif b is not None:
+        trace.sum_over(b, [at_right], packet.__name__)
+    return trace.mark(out, None)
+
+
+def _which(
+    trace: Trace, a: Made, i: int, b: Made, j: int, left: Tensor, right: Tensor, added: bool
+) -> tuple[Made, Made, int] | None:
+    """(input, weight, axis) if one of two tensors made of parameters is the input of a layer; None: a product."""
+    if a.layer is not None:
+        trace.as_layer(a)
+    if b.layer is not None:
+        trace.as_layer(b)
+    if any(root.looked_up for root in a.roots.values()):
+        return a, b, j
+    for one, axis, other in ((b, j, a), (a, i, b)):
+        if _is_fan_in(trace, one, axis) and (one is b or not any(is_layer(trace, name) for name in other.roots)):
+            return other, one, axis
+    return (a, b, j) if added else None
+
+
+def is_layer(trace: Trace, name: str) -> bool:
+    return trace.known[name].axes is not None
+
+
+def _is_fan_in(trace: Trace, made: Made, axis: int) -> bool:
+    """Whether a layer's weight is summed over along what its class says is its fan-in."""
+    for name, root in made.roots.items():
+        known = trace.known[name]
+        if known.axes is None or root.axes is None or root.factor:
+            return False
+        summed = {leaf for leaf in ax.leaves(root.axes[axis]) if not leaf.blank}
+        if not ax.same_vectors(ax.view(trace.shapes[name], trace.axes[name], summed), (known.shape, known.axes)):
+            return False
+    return True
+
+
+def _product(trace: Trace, a: Made, i: int, b: Made, j: int, left: Tensor, right: Tensor, out: Tensor) -> Made:
+    """Of two parameters; a bias that is added to it, or a function of it, shows it as a layer and its input."""
+    roots: dict[str, Root] = {}
+    for made, x, gone, at in ((a, left, i, out.ndim - 2), (b, right, j, out.ndim - 1)):
+        for name, root in made.roots.items():
+            if name in roots:
+                roots[name] = replace(root, function=True).without("a product with itself")
+                continue
+
+            def change(axes: Any, x: Tensor = x, gone: int = gone, at: int = at) -> Any:
+                kept = [axis for dim, axis in enumerate(axes) if dim != gone]
+                new = [ax.blank(n) for n in out.shape]
+                if kept and out.ndim >= 2:
+                    new[at] = kept[-1]
+                    new[: len(kept) - 1] = kept[:-1]
+                return tuple(new)
+
+            roots[name] = replace(root.moved(change), factor=True)
+    transposed = right.ndim > 1 and right.stride(-1) != 1 and right.stride(-2) == 1
+    return Made(roots, layer=(a, b, j) if transposed else None)
+
+
+def convolution(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
+    x, weight, bias, transposed, groups = args[0], args[1], args[2], args[6], args[8]
+    trace.consume(args)
+    if (made := trace.weight(x)) is not None:
+        trace.note(made, Kind.INPUT, packet.__name__)
+    if (made := trace.weight(bias)) is not None:
+        trace.note(made, Kind.ADDED, packet.__name__)
+    if (made := trace.weight(weight)) is not None:
+        shape = weight.shape
+        if transposed and groups > 1:  # (in, …) as (groups, in/groups, …)
+            seen = (groups, shape[0] // groups, *shape[1:])
+            made = made.map(lambda root: root.moved(lambda axes: ax.reshaped(axes, shape, seen)))
+            dims = [1, *range(3, len(seen))]
+        else:
+            dims = [0, *range(2, len(shape))] if transposed else list(range(1, len(shape)))
+        trace.sum_over(made, dims, packet.__name__)
+    trace.mark(out, None)
+
+
+def trilinear(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Of nn.Bilinear: (out, in, in)."""
+    trace.consume(args)
+    for i in (0, 2):
+        if (made := trace.weight(args[i])) is not None:
+            trace.note(made, Kind.INPUT, packet.__name__)
+    if (made := trace.weight(args[1])) is not None:
+        trace.sum_over(made, [1, 2], packet.__name__)
+    trace.mark(out, None)

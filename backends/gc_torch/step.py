@@ -1,0 +1,341 @@
+"""The step that SGD, Adam and AdamW share: where GC stands in it, and what is checked before anything changes."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gc_core import checks
+from gc_core.plan import Row
+from gc_torch import compat, memory, path, prepare, printed, sharded
+from gc_torch.arrays import TORCH, as_scalar
+from gc_torch.kept import Kept
+from gc_torch.model_plan import ModelPlan
+from gc_torch.owners import CONTAINERS
+from gc_torch.pieces import Columns
+from gc_torch.plan import quiet_plan
+from gc_torch.prepare import Batch
+from gc_torch.rows import Rows
+from gc_torch.scratch import Scratch
+
+Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+
+OUT_FIRST = "out_first"
+
+
+class CentralizingOptimizer(torch.optim.Optimizer):
+    """What the three optimizers share."""
+
+    kind: ClassVar[str]
+    states: ClassVar[tuple[str, ...]]  # by parameter, of the parameter's shape and dtype
+    numbers: ClassVar[tuple[str, ...]]  # the options that `check` reads
+
+    # -- what each of the three says -------------------------------------------------------------------------------
+
+    def check(self, group: dict[str, Any], *, in_step: bool = False) -> None:
+        """Raise if an option of a group is wrong; in a step, only if it would spoil the weights."""
+        raise NotImplementedError
+
+    def columns(self, group: dict[str, Any]) -> Columns:
+        """Parameters with a gradient, their gradients and their states, which are made where there are none."""
+        raise NotImplementedError
+
+    def torch_step(
+        self, group: dict[str, Any], taken: str, columns: Columns, grad_scale: Tensor | None, found_inf: Tensor | None
+    ) -> None:
+        """PyTorch's own step on these columns, with the options of the group."""
+        raise NotImplementedError
+
+    def settle(self, taken: str, params: list[Tensor], columns: Columns) -> None:
+        """Have the states as the path wants them."""
+
+    def remember(self, params: list[Tensor], columns: Columns) -> None:
+        """Keep what a step has put into the columns, where they are not the state itself."""
+
+    # -- construction ----------------------------------------------------------------------------------------------
+
+    def _groups(self, params: Params, plan: Any, **ours: Any) -> Any:
+        """Take the plan, and give the groups for PyTorch's constructor, with options that it may not know."""
+        if isinstance(plan, str):
+            if plan != OUT_FIRST:
+                raise ValueError(f"plan must be {OUT_FIRST!r}, what gc_torch.plan(model) gives, or None; got {plan!r}")
+        elif plan is not None and not isinstance(plan, ModelPlan):
+            raise TypeError(
+                f"plan must be what gc_torch.plan(model) gives, {OUT_FIRST!r}, or None; got {type(plan).__qualname__}"
+            )
+        self._given_plan = plan
+        made = plan if isinstance(plan, ModelPlan) else None
+        if isinstance(params, CONTAINERS):  # as for torch.optim: tensors, and no layer
+            params = list(params.values()) if isinstance(params, nn.ParameterDict) else list(params)
+        elif isinstance(params, nn.Module):
+            made = quiet_plan(params) if plan is None else made
+            params = list(params.parameters())
+        if isinstance(params, Tensor):
+            return params  # PyTorch says what is wrong with it
+        groups: list[Any] = list(params)
+        if groups and isinstance(groups[0], nn.Module):
+            made = quiet_plan(groups) if plan is None else made
+            groups = list(nn.ModuleList(groups).parameters())
+        self._rows_of_plan = Rows(made, declared=plan == OUT_FIRST)
+        if groups and not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        return [{**ours, **group} if isinstance(group, dict) else group for group in groups]
+
+    def _made(self, **ours: Any) -> None:
+        """What is left to do when PyTorch's constructor is done."""
+        self.defaults.update(ours)
+        self._start()
+        rows = self._rows_of_plan
+        plan = self._given_plan
+        if isinstance(plan, ModelPlan) and plan.rows:
+            params = [p for group in self.param_groups for p in group["params"]]
+            rows.refuse_foreign(params)
+        del self._given_plan
+        self._find_rows(stacklevel=4)
+        if any(group["gc_on"] is not None for group in self.param_groups):
+            printed.warn_if_left_out(self.plan, plan, stacklevel=5)
+
+    def _start(self) -> None:
+        self._scratch = Scratch()
+        self._kept = Kept()  # what was prepared in earlier steps
+        self._checked: dict[int, tuple[Any, ...]] = {}  # options of groups that have been found right
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in `torch.optim`; the rows of its parameters are found as at construction."""
+        if isinstance(param_group, dict):
+            self.check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+        if "_kept" not in self.__dict__:  # all of them are found at once, when the constructor is done
+            return
+        try:
+            self._find_rows(stacklevel=3)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    # -- the plan --------------------------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> ModelPlan:
+        """What the optimizer does with each of its parameters now. Another plan can be put in its place."""
+        names: dict[str, Tensor] = {}
+        rows = []
+        for i, group in enumerate(self.param_groups):
+            for p, row in zip(group["params"], self._rows(i), strict=True):
+                if row.name not in names:
+                    rows.append(row._replace(frozen=not p.requires_grad))
+                    names[row.name] = p
+        known = self._rows_of_plan.plan
+        return ModelPlan(rows, names, None if known is None else known.model)
+
+    @plan.setter
+    def plan(self, plan: ModelPlan | str) -> None:
+        declared = isinstance(plan, str) and plan == OUT_FIRST
+        if not declared and not isinstance(plan, ModelPlan):
+            raise TypeError(f"plan must be what gc_torch.plan(model) gives, or {OUT_FIRST!r}; got {plan!r}")
+        before = self._rows_of_plan
+        rows = Rows(plan if isinstance(plan, ModelPlan) else None, declared=declared)
+        rows.refuse_foreign([p for group in self.param_groups for p in group["params"]])
+        self._rows_of_plan = rows
+        try:
+            self._find_rows(stacklevel=3)
+        except ValueError:
+            self._rows_of_plan = before
+            raise
+        self._kept.clear()
+
+    def _rows(self, index: int) -> tuple[Row, ...]:
+        """The rows of a group; those of new parameters are found, by the first of the rules that knows them."""
+        params = self.param_groups[index]["params"]
+        if torch.compiler.is_compiling():  # what a compiler has been shown is what it compiles
+            return self._rows_of_plan.last(index)
+        rows = self._rows_of_plan.current(index, params)
+        if rows is None:
+            self._find_rows(stacklevel=7)
+            rows = self._rows_of_plan.current(index, params)
+            assert rows is not None
+        return rows
+
+    def _find_rows(self, stacklevel: int) -> None:
+        guessed = self._rows_of_plan.find(self.param_groups)
+        if any(group["gc_on"] is not None for group in self.param_groups):
+            printed.warn_of_guesses(guessed, stacklevel + 1)
+
+    # -- copies and checkpoints ------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_rows_of_plan": self._rows_of_plan}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Loading a state_dict replaces whole groups: options that it lacks stay what they are.
+        current = self.__dict__.get("param_groups", ())
+        for group, now in zip(state["param_groups"], current, strict=False):
+            for option, value in now.items():
+                group.setdefault(option, value)
+        printed.warn_of_loaded_gc(current, state["param_groups"])
+        for group in current:
+            for p in group["params"]:
+                if of_p := state["state"].get(p):
+                    self._check_kind(of_p)
+        self._start()
+        super().__setstate__(state)
+
+    def __repr__(self) -> str:
+        return printed.optimizer(self, super().__repr__())
+
+    # -- a step ----------------------------------------------------------------------------------------------------
+
+    @compat.use_grad_for_differentiable
+    def step(self, closure: Any = None) -> Any:
+        """Take one step.
+
+        Args:
+            closure: reevaluates the model and returns the loss; called once.
+
+        Raises:
+            TypeError, ValueError: an option, a gradient or a state is wrong; then nothing has changed.
+        """
+        if self.kind == "adam":
+            compat.graph_capture_health_check(self)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if torch.compiler.is_compiling():
+            self._step()
+        elif torch.is_inference_mode_enabled() and not self._is_of_inference():
+            # States made in it could not be written to by a later step outside.
+            with torch.inference_mode(False), torch.set_grad_enabled(self.defaults["differentiable"]):
+                self._step()
+        else:
+            self._step()
+        return loss
+
+    def _is_of_inference(self) -> bool:
+        return any(p.is_inference() for group in self.param_groups for p in group["params"])
+
+    def _step(self) -> None:
+        for i, group in enumerate(self.param_groups):
+            self._check_options(i, group)
+        every = [self._rows(i) for i in range(len(self.param_groups))]
+        grads = [[p.grad for p in group["params"]] for group in self.param_groups]
+        kept = [self._kept.find(self, i, group, every[i], grads[i]) for i, group in enumerate(self.param_groups)]
+        for i, group in enumerate(self.param_groups):
+            if kept[i] is None:
+                self._check_group(group, every[i])
+        batches: list[Batch] = []
+        for i, group in enumerate(self.param_groups):
+            batches += self._kept.prepare(self, i, group, every[i], self._scratch) if kept[i] is None else kept[i]  # type: ignore[operator]
+
+        # A GradScaler leaves these to optimizers that were asked for the fused step.
+        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        if found_inf is not None and not all(batch.heeds_found_inf for batch in batches):
+            if found_inf.item():
+                return
+            found_inf = None
+        for batch in batches:
+            scale = grad_scale
+            if scale is not None and not batch.heeds_grad_scale:
+                prepare.unscale(batch.columns[1], scale, found_inf)
+                scale = None
+            self._take(batch, scale, found_inf)
+            memory.say_written(prepare.written(batch))
+
+    def _take(self, batch: Batch, grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        group, columns = batch.group, batch.columns
+        if batch.path == path.KERNEL:
+            if batch.fresh:  # zeros, for a step that finds an infinity leaves them
+                columns = [*columns[:2], [torch.zeros_like(p) for p in columns[0]], *columns[3:]]
+            batch.steps.step(self.kind, group, columns, batch.geometries, batch.fresh, found_inf, grad_scale)
+        elif batch.by_our_rules:
+            batch.steps.step(self.torch_step, group, batch.path, batch.params, columns, batch.rows, found_inf)
+        else:
+            self.torch_step(group, batch.path, columns, grad_scale, found_inf)
+        if not batch.kept and not batch.may_be_kept:  # elsewhere the states are what they were
+            self.remember(batch.params, columns)
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _check_options(self, index: int, group: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            self.check(group, in_step=True)
+            return
+        options = tuple([group[name] for name in self.numbers])
+        known = self._checked.get(index)
+        # By identity: a number that is equal may be of another type, and a tensor may hold another number.
+        if known is not None and all(a is b for a, b in zip(known, options, strict=True)):
+            return
+        self._checked.pop(index, None)
+        self.check(group, in_step=True)
+        numbers = [x for option in options for x in (option if type(option) is tuple else (option,))]
+        if all(type(x) in (float, int, bool, str, type(None)) for x in numbers):
+            self._checked[index] = options
+
+    def _check_group(self, group: dict[str, Any], rows: tuple[Row, ...]) -> None:
+        for p, row in zip(group["params"], rows, strict=True):
+            if p.grad is not None:
+                try:
+                    self._check_tensors(group, row, p, p.grad, self.state.get(p))
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"{row.name}: {error}") from None
+
+    def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
+        with_gc = group["gc_on"] is not None
+        sharded.check_like(p, "the gradient", grad)
+        if (with_gc and row.axes is not None) or (grad.layout != torch.strided and self.kind == "adam"):
+            checks.array(TORCH, "the gradient", grad, allow_complex=self.kind == "sgd")
+        if with_gc:
+            _check_like(p, "the gradient", grad)
+        _check_memory("it", p)
+        _check_memory("the gradient", grad)
+        if not state:
+            return
+        self._check_kind(state)
+        for name in self.states:
+            value = state.get(name)
+            if name == "max_exp_avg_sq":
+                if not group["amsgrad"]:
+                    continue
+                checks.amsgrad_state(True, value)
+            if value is not None or self.kind == "adam":
+                sharded.check_like(p, f"the state's {name}", value)
+                _check_like(p, f"the state's {name}", value)
+                _check_memory(f"the state's {name}", value)
+                if value is not None and value.layout not in (torch.strided, grad.layout):
+                    checks.array(TORCH, f"the state's {name}", value)
+        if self.kind == "adam":
+            step = state["step"]
+            if not isinstance(step, Tensor) or step.numel() != 1:
+                raise TypeError(f"the state's step must be a torch.Tensor of one number; got {step!r}")
+
+    def _check_kind(self, state: dict[str, Any]) -> None:
+        needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else self.states
+        if any(name not in state for name in needed):
+            raise TypeError(
+                f"its state must be that of {type(self).__name__}, with {', '.join(needed)}; it has {sorted(state)}"
+            )
+
+
+def _check_like(p: Tensor, name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or (value.shape, value.dtype, value.device) != (p.shape, p.dtype, p.device):
+        checks.array(TORCH, name, value)
+        checks.like(TORCH, p, name, value)
+
+
+def _check_memory(name: str, x: Any) -> None:
+    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and (beyond := memory.outside(x)):
+        raise ValueError(f"{name} must lie in its storage; {beyond}")
+
+
+def read(number: Any) -> Any:
+    """What an option must be checked for: a tensor on a CPU is read, one elsewhere would be waited for."""
+    here = type(number) in (Tensor, nn.Parameter) and number.device.type == "cpu" and number.numel() == 1
+    here = here and number.is_floating_point()
+    return number.item() if here and not torch.compiler.is_compiling() else as_scalar(number)
+
+
+def place(gc_on: Any) -> str:
+    """The place of GC as the checks of the rules want it, which know no None."""
+    checks.place(gc_on, optional=True)
+    return gc_on or checks.PLACES[0]
