@@ -3,8 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all lint format docs ports zoo bench gpu clean
-.PHONY: help demo study test test-all lint format docs ports bench gpu gpu-static clean
+.PHONY: help demo study test test-all test-versions test-installs lint format docs ports zoo bench gpu gpu-static clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -22,7 +21,7 @@ export PYTHONUTF8 := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{printf "%-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{printf "%-19s %s\n", $$1, $$2}'
 
 demo: .venv/.demo  ## train on handwritten digits with and without GC: make demo ARGS="--backend torch"
 	$(PY) -m examples.digits $(ARGS)
@@ -35,6 +34,12 @@ test: lint  ## everything that must hold: lint, types, tests, doctests, the code
 
 test-all: test .venv-tools/.ready  ## the same, and the examples in large tools: Trainer, Accelerate, Lightning, Keras
 	$(TOOLS) -m pytest -o filterwarnings=default examples/tools/test_heavy.py
+
+test-versions: .venv/.demo  ## run the tests with other releases, from the oldest on, and write docs/versions.md
+	$(PY) -m tests.versions $(ARGS)
+
+test-installs: .venv/.demo  ## install each extra on each route into an empty environment, and take a first step
+	$(PY) -m tests.versions.installs $(ARGS)
 
 lint: .venv/.dev  ## style and types
 	$(PY) -m ruff check .
@@ -67,7 +72,7 @@ gpu-static: .venv/.dev  ## compute what a step costs on a GPU from its machine c
 	GC_DEVICE=cuda $(PY) -m benchmarks.gpu_static $(ARGS)
 
 clean:  ## remove .venv and everything built; runs/ stays
-	rm -rf .venv .venv-ports .venv-tools .venv-zoo build dist docs/_build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ports .venv-tools .venv-versions .venv-zoo build dist docs/_build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment for all: installs only add to it, and are repeated when what they read has changed.
@@ -78,7 +83,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 
 .venv/.dev: .venv/.build
 	@echo "Installing PyTorch, JAX, CuPy and the checks: once, several minutes"
-	$(PIP) --no-build-isolation --editable '.[dev]'
+	$(PIP) --no-build-isolation --editable '.[torch-fast,jax,conformance,examples]' --group dev
 	@touch $@
 
 .venv/.build: pyproject.toml constraints.txt
@@ -91,7 +96,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 	  echo "No Python >= 3.11 with the venv module was found (tried: $(PYTHON) python3 python3.13 python3.12 python3.11)." >&2; \
 	  echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; \
 	  exit 1; }
-	$(PIP) hatchling
+	$(PIP) 'pip>=25.1' hatchling  # which knows dependency groups
 	@touch $@
 
 # Libraries that we do not depend on live in an environment of their own.
@@ -104,7 +109,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 .venv-tools/.ready: .venv/.build examples/tools/requirements.txt
 	$(PY) -m venv --clear .venv-tools
 	$(subst $(PY),$(TOOLS),$(PIP)) hatchling
-	$(subst $(PY),$(TOOLS),$(PIP)) --no-build-isolation --editable '.[torch,jax]' --requirement examples/tools/requirements.txt
+	$(subst $(PY),$(TOOLS),$(PIP)) --no-build-isolation --editable '.[torch-fast,jax]' --requirement examples/tools/requirements.txt
 	@touch $@
 
 # Of their own versions, without our constraints: torchvision is built for one of PyTorch. Large: a CUDA build.

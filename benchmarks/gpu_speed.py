@@ -450,7 +450,7 @@ def main() -> None:
         if one is not None:
             cases.append(asdict(one))
         file = Path(arguments.out)
-        file.with_suffix(".new").write_text(json.dumps({"cases": cases, "notes": notes}))
+        file.with_suffix(".new").write_text(json.dumps({"cases": cases, "notes": notes}), encoding="utf-8")
         file.with_suffix(".new").replace(file)
 
 

@@ -104,14 +104,14 @@ def peak_beyond(step: Callable[[], Any]) -> float:
     """MiB of memory that a step needs beside what the process has before it, at its highest (Linux)."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier steps have freed would be used again, and not be seen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak is what there is now
     before = _status("VmRSS")
     step()
     return max(0, _status("VmHWM") - before) / 1024
 
 
 def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 
 
@@ -125,7 +125,7 @@ def machine() -> dict[str, Any]:
     """What the figures hang on: hardware and versions, and nothing that names the machine."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     versions = {"python": platform.python_version()}
     for name in ("numpy", "torch", "numba", "triton", "jax", "optax", "cupy-cuda13x", "gradient-centralization"):

@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 project = "Gradient Centralization"
 author = "The gradient-centralization contributors"
 copyright = author
-version = release = re.search(r'__version__ = "(.+)"', (ROOT / "gc_core/__init__.py").read_text())[1]
+version = release = re.search(r'__version__ = "(.+)"', (ROOT / "gc_core/__init__.py").read_text(encoding="utf-8"))[1]
 
 extensions = [
     "myst_parser",

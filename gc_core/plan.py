@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from gc_core import checks, layouts
+from gc_core.output import printable
 from gc_core.patterns import collapsed
 from gc_core.reasons import Proof, Reason, Why, name_of, reason_of
 
@@ -142,10 +143,10 @@ class Plan(Mapping[str, Row]):
         return Plan(rows.values())
 
     def __str__(self) -> str:
-        return self.to_text()
+        return printable(self.to_text())
 
     def __repr__(self) -> str:
-        return self.to_text()
+        return printable(self.to_text())
 
     def to_text(self, width: int | None = None) -> str:
         """The plan as a table no wider than `width` characters (the terminal's, when not given).

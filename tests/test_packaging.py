@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from gc_core import versions
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "gc_core": ROOT / "gc_core",
@@ -127,11 +129,37 @@ def test_an_editable_install_is_three_folders_on_the_path(tmp_path):
 
 def test_the_metadata_asks_for_numpy_alone_and_pins_nothing(about):
     needs = [Requirement(text) for text in about.get_all("Requires-Dist")]
-    assert [str(need) for need in needs if need.marker is None] == ["numpy>=2"]
+    assert [str(need) for need in needs if need.marker is None] == ["numpy>=1.26"]
     assert all(need.marker is None or "extra ==" in str(need.marker) for need in needs)
     assert not [str(need) for need in needs if "==" in str(need.specifier)]
-    assert set(about.get_all("Provides-Extra")) == {"torch", "jax", "cupy", "conformance", "examples", "docs", "dev"}
+    assert not [str(need) for need in needs if re.search("[<~!]", str(need.specifier))]  # no upper bounds
+    extras = {"torch", "torch-fast", "jax", "cupy-cuda12", "cupy-cuda13", "conformance", "examples"}
+    assert set(about.get_all("Provides-Extra")) == extras
     assert about["Requires-Python"] == ">=3.11"
+
+
+def test_the_lower_bounds_are_those_that_imports_ask_for(about):
+    bounds: dict[str, set] = {}
+    for need in map(Requirement, about.get_all("Requires-Dist")):
+        name = re.sub("-cuda1.x", "", need.name)
+        if name in versions.OLDEST:
+            bounds.setdefault(name, set()).add(str(need.specifier).removeprefix(">="))
+    assert {name: min(of, key=versions.release) for name, of in bounds.items()} == versions.OLDEST
+    table = tomllib.loads((ROOT / "tests/versions/environments.toml").read_text(encoding="utf-8"))
+    tested = [need for environment in table["environment"] for need in environment["needs"]]
+    for name, oldest in versions.OLDEST.items():
+        pins = [
+            versions.release(need.partition("==")[2])
+            for need in tested
+            if need.startswith(f"{name}==") or (name == "cupy" and re.match("cupy-cuda12x==", need))
+        ]
+        assert min(pins)[: len(versions.release(oldest))] == versions.release(oldest), name
+
+
+def test_every_package_says_the_version_of_the_one_place():
+    for package in PACKAGES:
+        code = f"import sys, gc_core, {package} as p; sys.exit(p.__version__ != gc_core.__version__)"
+        run(sys.executable, "-c", code, cwd=ROOT)
 
 
 def test_the_version_stands_in_one_place(about):
@@ -151,7 +179,10 @@ def test_every_development_dependency_is_pinned():
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9.]+(b[0-9]+|\.post[0-9]+)?", line)] == []
     pins = {line.partition("==")[0] for line in lines}
     project = PYPROJECT["project"]
-    waiting = [Requirement(need) for needs in project["optional-dependencies"].values() for need in needs]
+    extras = {name: needs for name, needs in project["optional-dependencies"].items() if name != "cupy-cuda12"}
+    waiting = [Requirement(need) for needs in extras.values() for need in needs]
+    groups = PYPROJECT["dependency-groups"].values()
+    waiting += [Requirement(need) for group in groups for need in group if isinstance(need, str)]
     waiting += [Requirement(need) for need in project["dependencies"]]
     seen = set()
     while waiting:

@@ -6,11 +6,15 @@ The update functions stand in `operator`, `sgdm` and `adam`, as in gc_core; `tra
 
 from typing import Any
 
+from gc_core import __version__
 from gc_core.adam import AdamState
 from gc_core.layouts import View, fan_in_axes
 from gc_core.plan import Plan, Row
 from gc_core.reasons import GCWarning
 from gc_core.sgdm import SGDMState
+from gc_jax import compat  # noqa: F401  first: it says which JAX is needed
+
+# isort: split
 from gc_jax import arrays
 from gc_jax.adam import adam_init, adam_update
 from gc_jax.arrays import from_numpy, to_numpy
@@ -26,6 +30,7 @@ __all__ = [
     "Row",
     "SGDMState",
     "View",
+    "__version__",
     "adam",
     "adam_init",
     "adam_update",

@@ -8,6 +8,7 @@ import optax
 
 from gc_core import checks
 from gc_core.plan import Plan
+from gc_jax import compat
 from gc_jax.adam import bias_correction
 from gc_jax.arrays import JAX, widen
 from gc_jax.rows import arrays_of, centralized, check, check_tree, like_updates, of_the_same_shapes, rows_of
@@ -17,6 +18,16 @@ def number_or_schedule(name: str, value: Any, low: float | None = 0.0) -> None:
     """Refuse what is neither a schedule nor a number of at least `low`."""
     if not callable(value):
         checks.number(name, value, low=low, framework=JAX)
+
+
+def decay_or_schedule(weight_decay: Any) -> None:
+    """Refuse what this Optax cannot take as a decay."""
+    number_or_schedule("weight_decay", weight_decay)
+    if callable(weight_decay) and not compat.decay_can_be_scheduled():
+        raise TypeError(
+            f"weight_decay must be a number with Optax {optax.__version__}, and is a schedule, which Optax takes since "
+            "0.2.5: pip install 'optax>=0.2.5', or optax.inject_hyperparams"
+        )
 
 
 def with_gc(
@@ -80,8 +91,8 @@ def scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov) -> optax.GradientTr
     def update(updates, state, params=None):
         del params
         t = optax.safe_increment(state.count)
-        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2)
+        mu = compat.update_moment(updates, state.mu, b1, 1)
+        nu = compat.update_moment_per_elem_norm(updates, state.nu, b2, 2)
 
         def corrected(moment, beta, t):
             return moment / bias_correction(beta, t, jnp.finfo(moment.dtype).dtype)

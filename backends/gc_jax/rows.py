@@ -13,6 +13,7 @@ from gc_core.layouts import rule_of
 from gc_core.left_out import OPEN, warn_if_left_out
 from gc_core.plan import Plan, Row
 from gc_core.reasons import reason_of
+from gc_jax import compat
 from gc_jax.arrays import JAX, widen
 from gc_jax.layers import library
 from gc_jax.operator import center
@@ -171,4 +172,4 @@ def of_the_same_shapes(updates: Any, state: Any) -> None:
 
 
 def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
+    return compat.keystr(path, ".")

@@ -24,7 +24,7 @@ import optax
 from gc_core import checks
 from gc_core.plan import Plan
 from gc_jax.arrays import JAX
-from gc_jax.parts import number_or_schedule, scale_by_adam, with_gc
+from gc_jax.parts import decay_or_schedule, scale_by_adam, with_gc
 from gc_jax.rows import centralized, check, check_tree
 
 Mask = Any | Callable[[optax.Params], Any]
@@ -129,7 +129,7 @@ def sgd(
     if momentum is not None:
         checks.number("momentum", momentum, low=0.0, framework=JAX)
     if weight_decay is not None:
-        number_or_schedule("weight_decay", weight_decay)
+        decay_or_schedule(weight_decay)
     decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay, mask)]
     direction = optax.identity() if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
     before, after = ([], decay) if decoupled else (decay, [])
@@ -232,6 +232,6 @@ def adamw(
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2, with the decay of AdamW.
     """
-    number_or_schedule("weight_decay", weight_decay)
+    decay_or_schedule(weight_decay)
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
     return with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import DictKey, GetAttrKey, SequenceKey, keystr, tree_flatten_with_path
+from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
+from gc_jax import compat
 from gc_jax.layers import is_a, library
 
 
@@ -26,7 +27,7 @@ def named_leaves(tree: Any) -> list[tuple[str, Any, Any]]:
     for path, leaf in tree_flatten_with_path(tree)[0]:
         # Flax's boxes (nnx.Variable, nn.Partitioned) are part of some trees of a model, and not of others.
         unboxed = path[:-1] if path and path[-1] == GetAttrKey("value") else path
-        found.append((keystr(unboxed, simple=True, separator=".").replace("/", "."), unboxed, leaf))
+        found.append((compat.keystr(unboxed, ".").replace("/", "."), unboxed, leaf))
     return found
 
 
@@ -68,7 +69,7 @@ def _plain(root: Any, modules: Mapping[str, Any] | None) -> Iterator[Param]:
             if modules is not None:
                 # Keys may hold slashes of their own: WeightNorm's are "Dense_0/kernel/scale".
                 own = str(getattr(path[-1], "key", "")) if path else ""
-                above = keystr(path[:-1], simple=True, separator="/")
+                above = compat.keystr(path[:-1], "/")
                 layer = modules.get(above)
                 matched |= layer is not None
             yield Param(name, tuple(leaf.shape), layer, own)
@@ -82,7 +83,7 @@ def _plain(root: Any, modules: Mapping[str, Any] | None) -> Iterator[Param]:
 def _keras(model: Any) -> Iterator[Param]:
     layers = {}
     # Private to Keras, but the one way to reach the layers inside of a layer (an RNN's cell, attention's projections).
-    for layer in model._flatten_layers():
+    for layer in compat.keras_layers(model):
         for variable in layer.trainable_variables:
             layers[id(variable)] = layer  # an inner layer comes after the one that holds it
     for variable in model.trainable_variables:
@@ -108,7 +109,7 @@ def _layer_of(root: Any, path: tuple) -> tuple[Any, str]:
                     break
         except (AttributeError, LookupError, TypeError):  # a node that does not open with its own keys
             break
-    return layer, keystr(own, simple=True, separator=".")
+    return layer, compat.keystr(own, ".")
 
 
 def tied_to_a_table(model: Any) -> set[str]:

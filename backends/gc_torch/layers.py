@@ -10,17 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from gc_core import layouts
 from gc_core.layouts import View
 from gc_core.reasons import Reason, Why
-from gc_torch import libraries
+from gc_torch import compat, libraries
 
 
 def view_of(module: nn.Module, local_name: str, parameter: Tensor) -> View:
@@ -66,20 +64,20 @@ def refuse_shapeless(name: str, parameter: Tensor) -> None:
 def _of_parametrization(layer: nn.Module, tensor_name: str, learned: str, parameter: Tensor) -> View:
     """torch.nn.utils.parametrizations: what is learned stands in for a tensor of the layer."""
     kinds = [type(one) for one in layer.parametrizations[tensor_name].children()]  # type: ignore[union-attr,index]
-    if kinds == [parametrizations._WeightNorm]:
+    if kinds == [compat.WEIGHT_NORM]:
         if learned == "original0":
             return layouts.left_alone(parameter.shape, layouts.MAGNITUDE)
         return _of_layer(layer, tensor_name, parameter, "direction of ")
-    if kinds == [parametrizations._SpectralNorm]:
+    if kinds == [compat.SPECTRAL_NORM]:
         return _of_layer(layer, tensor_name, parameter, "original of ")
-    if kinds == [parametrizations._Orthogonal]:
+    if kinds == [compat.ORTHOGONAL]:
         return layouts.left_alone(parameter.shape, layouts.ORTHOGONAL)
     return layouts.left_alone(parameter.shape, layouts.PARAMETRIZED)
 
 
 def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
     """torch.nn.utils.weight_norm and spectral_norm, the older forms: a hook computes the layer's tensor."""
-    for hook in module._forward_pre_hooks.values():
+    for hook in compat.forward_pre_hooks(module):
         if isinstance(hook, WeightNorm) and local == f"{hook.name}_g":
             return layouts.left_alone(parameter.shape, layouts.MAGNITUDE)
         if isinstance(hook, WeightNorm) and local == f"{hook.name}_v":
@@ -99,10 +97,10 @@ def stand_ins(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
     if parametrize.is_parametrized(module):
         for tensor_name, chain in module.parametrizations.items():  # type: ignore[union-attr]
             kinds = [type(one) for one in chain.children()]
-            if kinds in ([parametrizations._WeightNorm], [parametrizations._SpectralNorm]):
-                learned = "original1" if kinds == [parametrizations._WeightNorm] else "original"
+            if kinds in ([compat.WEIGHT_NORM], [compat.SPECTRAL_NORM]):
+                learned = "original1" if kinds == [compat.WEIGHT_NORM] else "original"
                 yield getattr(chain, learned), tensor_name, True
-    for hook in module._forward_pre_hooks.values():
+    for hook in compat.forward_pre_hooks(module):
         if isinstance(hook, (WeightNorm, SpectralNorm)):
             learned = "_v" if isinstance(hook, WeightNorm) else "_orig"
             yield getattr(module, hook.name + learned), hook.name, False
@@ -110,11 +108,11 @@ def stand_ins(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
 
 # ---- PyTorch's own layers
 
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMS = (compat.NORM, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _OUT_FIRST = {  # layer -> the names of its weights
     nn.Linear: r"weight",
     nn.Bilinear: r"weight",
-    _ConvNd: r"weight",
+    compat.CONV: r"weight",
     nn.RNNBase: r"weight_(ih|hh|hr)_l\d+(_reverse)?",
     nn.RNNCellBase: r"weight_(ih|hh)",
     nn.MultiheadAttention: r"in_proj_weight|[qkv]_proj_weight",
@@ -143,12 +141,14 @@ def _of_layer(module: nn.Module, local: str, parameter: Tensor, prefix: str = ""
         return layouts.left_alone(shape, layouts.ACTIVATION)
     if issubclass(cls, nn.MultiheadAttention) and local in ("bias_k", "bias_v"):
         return layouts.left_alone(shape, layouts.BIAS_KV)
-    if issubclass(cls, _ConvTransposeNd) and local == "weight" and hasattr(module, "groups"):  # a traced one has none
+    if (
+        issubclass(cls, compat.CONV_TRANSPOSED) and local == "weight" and hasattr(module, "groups")
+    ):  # a traced one has none
         groups: int = module.groups  # type: ignore[assignment]
         out, more = (f"out/{groups}", f", {groups} groups") if groups > 1 else ("out", "")
         return _named(layouts.in_out(shape, groups), layer, f"(in, {out}{', k' * (len(shape) - 2)}){more}")
     for known, names in _OUT_FIRST.items():
-        transposed = issubclass(cls, _ConvTransposeNd)
+        transposed = issubclass(cls, compat.CONV_TRANSPOSED)
         if issubclass(cls, known) and not transposed and re.fullmatch(names, local):
             rest = ", in" if known is nn.Bilinear else ", k" * (len(shape) - 2)
             return _named(layouts.out_first(shape), layer, f"(out, in{rest})")

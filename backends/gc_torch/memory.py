@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from gc_torch import compat
 from gc_torch.arrays import is_dense
 
 PLAIN = (Tensor, nn.Parameter, nn.Buffer)  # a subclass may have no memory of its own
@@ -58,7 +59,7 @@ def _is_wrapped(x: Tensor) -> bool:
 
 def is_watched() -> bool:
     """Whether something wants to see every operation: a mode of `__torch_dispatch__`, as for fake tensors."""
-    return torch._C._len_torch_dispatch_stack() > 0
+    return compat.is_watched()
 
 
 def say_written(tensors: Iterable[Tensor]) -> None:

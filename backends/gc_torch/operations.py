@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gc_core import axes as ax
 from gc_core.axes import Axes
+from gc_torch import compat
 
-aten = torch.ops.aten
+aten = compat.aten
 
 
 @dataclass(frozen=True)

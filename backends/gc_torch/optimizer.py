@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from gc_core import checks
-from gc_torch import path, sharded
+from gc_torch import compat, path, sharded
 from gc_torch.arrays import TORCH, given
 from gc_torch.model_plan import ModelPlan
 from gc_torch.pieces import Columns
@@ -71,11 +70,11 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
             lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
         )
         self.check({**options, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on)
+        groups = self._groups(params, plan, gc_on=gc_on)
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused
         )
-        self._made(gc_on)
+        self._made(gc_on=gc_on)
 
     def check(self, group: dict[str, Any], *, in_step: bool = False) -> None:
         checks.sgdm(
@@ -144,7 +143,7 @@ class _AdamSteps(CentralizingOptimizer):
 
     def columns(self, group: dict[str, Any]) -> Columns:
         columns: Columns = [[], [], [], [], [], []]
-        self._init_group(group, *columns)  # type: ignore[attr-defined]
+        compat.init_adam_group(self, group, columns)
         return columns
 
     def torch_step(self, group, taken, columns, grad_scale, found_inf):
@@ -153,7 +152,7 @@ class _AdamSteps(CentralizingOptimizer):
         on_tensors = group["differentiable"] or group["capturable"] or torch.compiler.is_compiling()
         if group["gc_on"] and taken != path.FUSED and on_tensors:
             counted = [step.double() for step in steps]  # the bias corrections are computed in its precision
-        adam(
+        compat.adam(
             params,
             grads,
             exp_avgs,
@@ -234,16 +233,16 @@ class Adam(_AdamSteps, torch.optim.Adam):
         plan: ModelPlan | str | None = None,
     ):
         options: dict[str, Any] = dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
-            decoupled_weight_decay=decoupled_weight_decay,
+            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
         )  # fmt: skip
-        self.check({**options, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on)
+        ours = dict(gc_on=gc_on, decoupled_weight_decay=decoupled_weight_decay)
+        self.check({**options, **ours})
+        groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, foreach=foreach, maximize=maximize, capturable=capturable,
-            differentiable=differentiable, fused=fused,
+            differentiable=differentiable, fused=fused, **compat.adam_options(decoupled_weight_decay),
         )  # fmt: skip
-        self._made(gc_on)
+        self._made(**ours)
 
 
 class AdamW(_AdamSteps, torch.optim.AdamW):
@@ -288,10 +287,11 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         plan: ModelPlan | str | None = None,
     ):
         options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
-        self.check({**options, "decoupled_weight_decay": True, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on)
+        ours = dict(gc_on=gc_on, decoupled_weight_decay=True)
+        self.check({**options, **ours})
+        groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, capturable=capturable,
             differentiable=differentiable, fused=fused,
         )  # fmt: skip
-        self._made(gc_on)
+        self._made(**ours)

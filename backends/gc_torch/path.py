@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from gc_core.reasons import GCWarning, Why
-from gc_torch import memory
+from gc_torch import compat, memory
 from gc_torch.arrays import is_dense, is_half
 
 log = logging.getLogger("gc_torch")
@@ -181,11 +180,11 @@ def sees_numbers(group: dict[str, Any]) -> bool:
 def _fused_is_offered(group: dict[str, Any], params: list[Tensor]) -> bool:
     if not sees_numbers(group):
         return False
-    return _default_to_fused_or_foreach(params, group["differentiable"], use_fused=True)[0]
+    return compat.fused_or_foreach(params, group["differentiable"], use_fused=True)[0]
 
 
 def _default(group: dict[str, Any], params: list[Tensor]) -> str:
     """PyTorch's own choice when nothing is asked for."""
     if isinstance(group["lr"], Tensor) and not group.get("capturable", True):
         return LOOP  # its foreach Adam refuses a tensor lr
-    return FOREACH if _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)[1] else LOOP
+    return FOREACH if compat.fused_or_foreach(params, group["differentiable"], use_fused=False)[1] else LOOP

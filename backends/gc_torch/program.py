@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gc_core.layouts import View
 from gc_core.reasons import GCWarning
 from gc_core.uses import Kind, conclusion
+from gc_torch.compat import pytree
 from gc_torch.layers import stand_ins
 from gc_torch.reader import Reader
 from gc_torch.trace import Trace

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch.utils._pytree as pytree
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gc_core import axes as ax
 from gc_core.uses import Kind, Use
+from gc_torch import compat, products
 from gc_torch import operations as ops
-from gc_torch import products
+from gc_torch.compat import TorchDispatchMode, pytree
 from gc_torch.operations import Made, aten
 from gc_torch.products import is_layer
 from gc_torch.trace import Trace
@@ -48,7 +47,7 @@ class Reader(TorchDispatchMode):
             return out
         data = any(map(self.trace.is_data, tensors)) and func is not aten.lift_fresh.default
         self.trace.mark(out, None, quiet=not data)
-        if data and func._schema.is_mutable and isinstance(args[0], Tensor):
+        if data and compat.is_mutable(func) and isinstance(args[0], Tensor):
             self.trace.quiet.pop(id(args[0]), None)
         return out
 
@@ -60,7 +59,7 @@ class Reader(TorchDispatchMode):
                 a, b = args[:2]
                 rows = a.shape[:-1] if a.ndim == 2 else (*b.shape[:-2], a.shape[-2])
                 return a.new_empty((*rows, b.shape[-1]))
-        elif self.saved is not None and func._schema.is_mutable:
+        elif self.saved is not None and compat.is_mutable(func):
             self.saved.before(func, args)
         return func(*args, **kwargs)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gc_core.output import printable
 from gc_core.plan import Overrides, Row, wrapped
 from gc_torch import sharded
 from gc_torch.arrays import widen
@@ -68,10 +69,10 @@ class Report:
         return [{**row._asdict(), "share": row.share} for row in self.rows]
 
     def __str__(self) -> str:
-        return self.to_text()
+        return printable(self.to_text())
 
     def __repr__(self) -> str:
-        return self.to_text()
+        return printable(self.to_text())
 
     def to_text(self, width: int | None = None) -> str:
         """The report as a table no wider than `width` characters (the terminal's, when not given).

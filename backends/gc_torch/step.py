@@ -5,11 +5,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import _use_grad_for_differentiable
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import memory, path, prepare, printed, sharded
+from gc_torch import compat, memory, path, prepare, printed, sharded
 from gc_torch.arrays import TORCH, as_scalar
 from gc_torch.kept import Kept
 from gc_torch.model_plan import ModelPlan
@@ -56,8 +55,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     # -- construction ----------------------------------------------------------------------------------------------
 
-    def _groups(self, params: Params, plan: Any, gc_on: str | None) -> Any:
-        """Take the plan, and give the groups to hand to PyTorch's constructor."""
+    def _groups(self, params: Params, plan: Any, **ours: Any) -> Any:
+        """Take the plan, and give the groups for PyTorch's constructor, with options that it may not know."""
         if isinstance(plan, str):
             if plan != OUT_FIRST:
                 raise ValueError(f"plan must be {OUT_FIRST!r}, what gc_torch.plan(model) gives, or None; got {plan!r}")
@@ -81,11 +80,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._rows_of_plan = Rows(made, declared=plan == OUT_FIRST)
         if groups and not isinstance(groups[0], dict):
             groups = [{"params": groups}]
-        return [{"gc_on": gc_on, **group} if isinstance(group, dict) else group for group in groups]
+        return [{**ours, **group} if isinstance(group, dict) else group for group in groups]
 
-    def _made(self, gc_on: str | None) -> None:
+    def _made(self, **ours: Any) -> None:
         """What is left to do when PyTorch's constructor is done."""
-        self.defaults["gc_on"] = gc_on
+        self.defaults.update(ours)
         self._start()
         rows = self._rows_of_plan
         plan = self._given_plan
@@ -187,7 +186,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     # -- a step ----------------------------------------------------------------------------------------------------
 
-    @_use_grad_for_differentiable
+    @compat.use_grad_for_differentiable
     def step(self, closure: Any = None) -> Any:
         """Take one step.
 
@@ -198,7 +197,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             TypeError, ValueError: an option, a gradient or a state is wrong; then nothing has changed.
         """
         if self.kind == "adam":
-            self._accelerator_graph_capture_health_check()  # type: ignore[attr-defined]
+            compat.graph_capture_health_check(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():

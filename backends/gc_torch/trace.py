@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from gc_core import axes as ax
 from gc_core.axes import Axis, Piece
 from gc_core.layouts import View
 from gc_core.uses import Kind, Use
+from gc_torch.compat import pytree
 from gc_torch.operations import Made, Root
 
 

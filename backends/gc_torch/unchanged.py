@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from gc_torch import compat
+
 
 @contextmanager
 def as_it_was(model: nn.Module, *, values: bool = True) -> Iterator[None]:
@@ -94,11 +96,7 @@ class Saved:
 
     def before(self, func: Any, args: tuple) -> None:
         """Keep copies of the parameters that an operation is about to write to."""
-        written = [
-            x.untyped_storage().data_ptr()
-            for argument, x in zip(func._schema.arguments, args, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write and isinstance(x, Tensor)
-        ]
+        written = [x.untyped_storage().data_ptr() for x in compat.written(func, args) if isinstance(x, Tensor)]
         for i, parameter in enumerate(self.parameters):
             if i not in self.copies and parameter.untyped_storage().data_ptr() in written:
                 self.copies[i] = parameter.clone()

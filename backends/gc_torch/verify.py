@@ -17,12 +17,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from gc_core.layouts import View
 from gc_core.plan import Row
 from gc_core.reasons import Proof, Reason, Why, reason_of
 from gc_core.uses import value_of
+from gc_torch import compat
 from gc_torch.program import Batch, factors_of
 from gc_torch.watch import Call, Watch, is_float, positive, watched
 
@@ -60,7 +60,7 @@ def shown(
     """Of each row that is centralized or unknown, whether the batch agrees with it, and what it has shown."""
     asked = [row for row in rows if row.axes is not None or reason_of(row.why) in _LOOKED_AT]
     for name, parameter in parameters.items():
-        if parameter.is_meta or is_traceable_wrapper_subclass(parameter):
+        if parameter.is_meta or compat.is_wrapper_subclass(parameter):
             kind = "on the meta device" if parameter.is_meta else f"a {type(parameter).__name__}"
             raise ValueError(f"verify needs whole parameters with values; {name} is {kind}: verify a plain model first")
     # The numbers of one factor say nothing about the weight vectors of their product.

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from gc_torch import compat
+from gc_torch.compat import TorchDispatchMode, pytree
 from gc_torch.layers import stand_ins
 from gc_torch.program import Batch, caller
 from gc_torch.unchanged import Saved, as_it_was
@@ -119,7 +119,7 @@ class Watch(TorchDispatchMode):
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         nodes = [self.nodes[id(x)] for x in tensors if id(x) in self.nodes]
         others = [x for x in tensors if id(x) not in self.nodes]
-        if func._schema.is_mutable:
+        if compat.is_mutable(func):
             self.saved.before(func, args)
         call = Call(func, args, kwargs).map(lambda x: self.nodes.get(id(x), x)) if nodes else None
         out = func(*args, **kwargs)
@@ -161,7 +161,7 @@ class Watch(TorchDispatchMode):
                     self.quiet.pop(x, None)
 
 
-_aten = torch.ops.aten
+_aten = compat.aten
 _PRODUCTS = {
     _aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.mv, _aten.addmv, _aten.dot, _aten.linear, _aten.matmul,
     _aten.convolution, _aten._trilinear, _aten._grouped_mm,
@@ -193,7 +193,7 @@ class Call:
                 leaf = leaf.compute(values)
             elif isinstance(leaf, Data):
                 return leaf.numbers()
-            return leaf.clone() if isinstance(leaf, Tensor) and self.func._schema.is_mutable else leaf
+            return leaf.clone() if isinstance(leaf, Tensor) and compat.is_mutable(self.func) else leaf
 
         args, kwargs = pytree.tree_map(value, (self.args, self.kwargs))
         return pytree.tree_leaves(self.func(*args, **kwargs))

@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gc_core import __version__
+
     from .port import NotProvided, Port, PortError
     from .port import load as load_port
     from .registry import CHAPTERS, LEVELS, PROPERTIES, Property
@@ -28,6 +30,9 @@ _HOMES = {
     "runner": ("PROFILES", "run"),
 }
 
+# What the extra "conformance" brings, by its own names: this works in a clone and where there is none.
+INSTALL = "pip install hypothesis jsonschema ml_dtypes pytest rich typer"
+
 __all__ = [
     "CHAPTERS",
     "LEVELS",
@@ -40,12 +45,15 @@ __all__ = [
     "PropertyResult",
     "RunResult",
     "Violation",
+    "__version__",
     "load_port",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("gc_core").__version__
     for home, names in _HOMES.items():
         if name in names:
             try:
@@ -53,9 +61,7 @@ def __getattr__(name: str) -> Any:
             except ModuleNotFoundError as missing:
                 if missing.name and missing.name.startswith(__name__):
                     raise
-                raise ImportError(
-                    f"gc_conformance needs {missing.name}: pip install 'gradient-centralization[conformance]'"
-                ) from missing
+                raise ImportError(f"gc_conformance needs {missing.name}: {INSTALL}") from missing
             return getattr(import_module(f".{home}", __name__), "load" if name == "load_port" else name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from . import INSTALL
+
 try:
     import hypothesis  # noqa: F401
     import jsonschema  # noqa: F401
@@ -18,7 +20,7 @@ try:
     from rich.console import Console
     from rich.text import Text
 except ModuleNotFoundError as missing:
-    print(f"gc-conformance needs {missing.name}: pip install 'gradient-centralization[conformance]'", file=sys.stderr)
+    print(f"gc-conformance needs {missing.name}: {INSTALL}", file=sys.stderr)
     raise SystemExit(2) from None
 
 from . import report, vectors

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from . import INSTALL
+
 if TYPE_CHECKING:
     from .known import Reason, Reasons
     from .port import Port
@@ -159,8 +161,7 @@ def pytest_configure(config: pytest.Config) -> None:
         except ModuleNotFoundError as missing:
             if missing.name and missing.name.startswith("gc_conformance"):
                 raise
-            extra = "pip install 'gradient-centralization[conformance]'"
-            raise pytest.UsageError(f"gc_conformance needs {missing.name}: {extra}") from missing
+            raise pytest.UsageError(f"gc_conformance needs {missing.name}: {INSTALL}") from missing
         config.pluginmanager.register(session, "gc_conformance session")
     elif config.option.pyargs and any(_names_us(word) for word in config.args):
         raise pytest.UsageError(f"gc_conformance judges a port, and none is named. Usage: {USAGE}")

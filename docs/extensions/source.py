@@ -29,7 +29,7 @@ def definitions(file):
     if file.suffix != ".py":
         return {}
     found = {}
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             found[node.name] = node.lineno
@@ -108,7 +108,7 @@ def listing(file):
         lexer = get_lexer_for_filename(file.name)
     except ClassNotFound:
         lexer = TextLexer()
-    return highlight(file.read_text(), lexer, HtmlFormatter(linespans="L", cssclass="highlight source"))
+    return highlight(file.read_text(encoding="utf-8"), lexer, HtmlFormatter(linespans="L", cssclass="highlight source"))
 
 
 def link_to_object(module, fullname):

@@ -21,7 +21,7 @@ test that checks it, the page that explains it. A row without code says why. Thi
 
 def rows() -> list[dict]:
     """The rows of the data file."""
-    return tomllib.loads(PAGE.with_suffix(".toml").read_text())["row"]
+    return tomllib.loads(PAGE.with_suffix(".toml").read_text(encoding="utf-8"))["row"]
 
 
 def find(name: str):
@@ -49,7 +49,7 @@ def link_to_test(test: str) -> str:
 
 
 def title(page: str) -> str:
-    return (ROOT / "docs" / page).read_text().partition("\n")[0].removeprefix("# ")
+    return (ROOT / "docs" / page).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def render() -> str:
@@ -66,4 +66,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render())
+    PAGE.write_text(render(), encoding="utf-8")

@@ -2,13 +2,16 @@
 
 import sys
 
+from gc_core.output import degrade
+
 
 def main() -> None:
+    degrade()
     try:
         try:
             from examples.digits.command import app
         except ModuleNotFoundError as error:
-            sys.exit(f"error: {error.name} is not installed: pip install 'gradient-centralization[examples]'")
+            sys.exit(f"error: {error.name} is not installed: pip install '.[examples]', in the folder of the project")
         app()
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -62,7 +62,10 @@ def digits(
             raise typer.Exit(INTERRUPTED)
         metrics = collect(finished, backend, network, seeds, epochs)
         try:
-            write(folder / "metrics.json", lambda path: path.write_text(json.dumps(metrics, default=asdict) + "\n"))
+            write(
+                folder / "metrics.json",
+                lambda path: path.write_text(json.dumps(metrics, default=asdict) + "\n", encoding="utf-8"),
+            )
             report.show(Console(), metrics)
             write(folder / "digits.png", lambda path: figure.draw(metrics, path))
         except KeyboardInterrupt:  # the second Ctrl-C
@@ -181,7 +184,8 @@ def load_network(backend: str) -> ModuleType:
             need_gpu(framework)
         return importlib.import_module(f"examples.digits.{backend}_network")
     except ModuleNotFoundError as error:
-        install = f"{shlex.quote(sys.executable)} -m pip install --constraint constraints.txt --editable '.[{backend}]'"
+        extra = {"cupy": "cupy-cuda13"}.get(backend, backend)
+        install = f"{shlex.quote(sys.executable)} -m pip install --constraint constraints.txt --editable '.[{extra}]'"
         fail(f"--backend {backend} needs {error.name}, which is not installed. In this folder: {install}")
     except ImportError as error:
         fail(f"--backend {backend}: it is installed but cannot be imported: {error}")

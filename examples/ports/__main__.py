@@ -9,6 +9,8 @@ from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
+from gc_core.output import degrade
+
 PAGE = Path("docs/ports.md")
 PORTS = (
     "examples.ports.authors_rule:all_layers",
@@ -42,7 +44,7 @@ def judged(target: str) -> dict:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode not in (0, 1):
             raise SystemExit(f"{target} could not be judged:\n{done.stdout}{done.stderr}")
-        return json.loads(file.read_text())["ports"][0]
+        return json.loads(file.read_text(encoding="utf-8"))["ports"][0]
 
 
 def about(target: str) -> tuple[str, str, dict[str, tuple[str, ...]]]:
@@ -96,6 +98,7 @@ def section(port: dict, description: str, versions: str, causes: dict[str, tuple
 
 
 def main() -> None:
+    degrade()
     ports = []
     for target in PORTS:
         port = judged(target)

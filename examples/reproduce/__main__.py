@@ -2,8 +2,11 @@
 
 import sys
 
+from gc_core.output import degrade
+
 
 def main() -> None:
+    degrade()
     try:
         from examples.reproduce.command import app
     except ModuleNotFoundError as error:

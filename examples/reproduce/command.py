@@ -95,7 +95,7 @@ def run(
                 last = training.train(
                     chosen, gc, seed, images, folder, device=device, weights=weights, every=every, on_step=on_step
                 )
-        (folder / table.RESULT).write_text(json.dumps({**about, "last": last}) + "\n")
+        (folder / table.RESULT).write_text(json.dumps({**about, "last": last}) + "\n", encoding="utf-8")
         table.show(Console(), recipe, out)
 
 

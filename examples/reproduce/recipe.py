@@ -65,7 +65,7 @@ def read(name: str) -> dict[str, Any]:
     """A recipe file as it stands."""
     if name not in names():
         raise Wrong(f"there is no recipe {name!r}; there are {', '.join(names())}")
-    return tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def load(name: str, variant: str, optimizer: str, settings: list[str]) -> Recipe:

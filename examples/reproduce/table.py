@@ -18,7 +18,7 @@ RESULT = "result.json"
 def results(out: Path, name: str) -> Iterator[dict[str, Any]]:
     """Every finished run of a recipe."""
     for file in sorted(out.glob(f"{name}/*/{RESULT}")):
-        yield json.loads(file.read_text())
+        yield json.loads(file.read_text(encoding="utf-8"))
 
 
 def show(console: Console, name: str, out: Path) -> None:

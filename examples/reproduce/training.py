@@ -100,12 +100,12 @@ def train(
         }
         if not math.isfinite(line["train_loss"]):
             raise Wrong(f"the loss is {line['train_loss']} in epoch {epoch}: the learning rate may be too large")
-        with open(log, "a") as stream:
+        with open(log, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         loss_sum.zero_()
         right.zero_()
         save()
-    return json.loads(log.read_text().splitlines()[-1])
+    return json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
 
 
 @torch.no_grad()

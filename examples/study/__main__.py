@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 import gc_core
 from examples.study import experiment, figure, page
+from gc_core.output import degrade
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,6 +23,7 @@ def study(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = DOCS,
 ) -> None:
     """Train small networks on the digits in every setting, with GC and without; write results.md and its figure."""
+    degrade()
     try:
         runs = train(seeds)
     except KeyboardInterrupt:
@@ -38,8 +40,8 @@ def study(
         "runs": runs,
     }
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(metrics) + "\n")
-    (out / "results.md").write_text(page.write(metrics))
+    (out / "results.json").write_text(json.dumps(metrics) + "\n", encoding="utf-8")
+    (out / "results.md").write_text(page.write(metrics), encoding="utf-8")
     figure.draw(metrics, out / "pictures/results.png")
     print(f"Written: {out / 'results.md'}, {out / 'results.json'}, {out / 'pictures/results.png'}")
 

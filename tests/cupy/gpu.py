@@ -2,10 +2,12 @@
 
 import contextlib
 
-import cupy
-
 
 def there_is_a_gpu():
+    try:
+        import cupy
+    except ImportError:
+        return False
     try:
         return cupy.cuda.runtime.getDeviceCount() > 0
     except cupy.cuda.runtime.CUDARuntimeError:

@@ -372,7 +372,8 @@ def test_a_backend_that_is_not_installed_says_what_to_install(name, missing, tmp
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"needs {missing}, which is not installed" in done.stderr
-    assert f"-m pip install --constraint constraints.txt --editable '.[{name}]'" in done.stderr
+    extra = {"cupy": "cupy-cuda13"}.get(name, name)
+    assert f"-m pip install --constraint constraints.txt --editable '.[{extra}]'" in done.stderr
 
 
 def test_cupy_without_a_gpu_says_so(monkeypatch, capsys):

@@ -541,7 +541,7 @@ def test_what_a_kill_leaves_behind_does_no_harm(cifar, tmp_path):
     run("cifar100", cifar, tmp_path / "whole", "crop=8", "epochs=2", variant="resnet18")
     run("cifar100", cifar, tmp_path / "killed", "crop=8", "epochs=2", variant="resnet18")
     (folder,) = (tmp_path / "killed").glob("cifar100/*")
-    with open(folder / "log.jsonl", "a") as log:
+    with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
         log.write('{"epoch": 2, "train_l')
     (folder / "checkpoint.unfinished").write_bytes(b"half")
     run("cifar100", cifar, tmp_path / "killed", "crop=8", "epochs=2", variant="resnet18")

@@ -13,6 +13,15 @@ from jax.sharding import PartitionSpec as P
 
 import gc_jax as gct
 
+if hasattr(jax, "shard_map"):  # since JAX 0.6
+    shard_map = jax.shard_map
+else:
+    from jax.experimental.shard_map import shard_map as _shard_map
+
+    def shard_map(function, *, check_vma=True, **options):
+        return _shard_map(function, check_rep=check_vma, **options)
+
+
 jax.config.update("jax_enable_x64", True)
 
 MESH = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
@@ -103,7 +112,7 @@ def main():
     # A function in a shard_map sees shards. Along the output axis they are whole layers; the plan is for whole arrays.
     kernel = one["kernel"]
     w = jax.device_put(kernel, NamedSharding(MESH, P(None, "model")))
-    per_shard = jax.shard_map(
+    per_shard = shard_map(
         partial(gct.centralize, axis=0), mesh=MESH, in_specs=P(None, "model"), out_specs=P(None, "model")
     )
     found["shard_map, output axis"] = farthest(per_shard(w), gct.centralize(kernel, axis=0))
@@ -111,13 +120,13 @@ def main():
     def over_shards(g):
         return g - jax.lax.pmean(g.mean(0, keepdims=True), "data")
 
-    summed = jax.shard_map(over_shards, mesh=MESH, in_specs=P("data"), out_specs=P("data"))
+    summed = shard_map(over_shards, mesh=MESH, in_specs=P("data"), out_specs=P("data"))
     found["shard_map, fan-in axis"] = farthest(summed(kernel), gct.centralize(kernel, axis=0))
     link = gct.centralize_gradients(gct.plan(one, "out_last"))
     try:
-        jax.shard_map(
-            lambda g: link.update(g, optax.EmptyState())[0], mesh=MESH, in_specs=P("data"), out_specs=P("data")
-        )(one)
+        shard_map(lambda g: link.update(g, optax.EmptyState())[0], mesh=MESH, in_specs=P("data"), out_specs=P("data"))(
+            one
+        )
     except ValueError as error:
         found["shard_map, a plan of whole arrays"] = str(error)
 
@@ -126,7 +135,7 @@ def main():
         return jax.lax.pmean(gct.centralize(jax.grad(loss)(w, x, y)["hidden"]["kernel"], axis=0), "data")
 
     data = P("data")
-    got = jax.shard_map(mean_of_centralized, mesh=MESH, in_specs=(P(), data, data), out_specs=P(), check_vma=False)(
+    got = shard_map(mean_of_centralized, mesh=MESH, in_specs=(P(), data, data), out_specs=P(), check_vma=False)(
         PARAMS, X, Y
     )
     found["shard_map, data"] = farthest(got, gct.centralize(jax.grad(loss)(PARAMS, X, Y)["hidden"]["kernel"], axis=0))

@@ -12,6 +12,7 @@ import pytest
 
 import gc_core
 import gc_jax as gct
+from tests.jax.releases import enable_x64
 
 LONG = np.longdouble
 # Unit roundoff, and half of the smallest subnormal.
@@ -187,7 +188,7 @@ def traced(update):
 @pytest.mark.parametrize(("shape", "axis"), CASES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_centralize(shape, axis, dtype):
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         g, g_ = draw(2, shape, dtype)
         bound = ROUNDOFF[dtype][0] * (fan_in(shape, axis) + 4) * 2 * peak(g_)
         close(gct.centralize(g, axis), phi(g_, axis), bound, dtype)
@@ -209,7 +210,7 @@ def test_rules_for_every_shape(shape, axis):
     ids=["bfloat16", "float16", "float32", "float64", "traced-bfloat16", "traced-float32"],
 )
 def test_rules_for_every_option(wrap, dtype):
-    with jax.enable_x64(dtype == "float64"):
+    with enable_x64(dtype == "float64"):
         for options in SGDM:
             check_sgdm(wrap(gct.sgdm_update), (3, 2, 4), (0, 1), dtype, **options)
         for options in ADAM:
@@ -321,7 +322,7 @@ def test_complex_numbers_are_centralized_as_complex_numbers():
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_no_kind_of_number_widens_a_result(x64, dtype):
-    with jax.enable_x64(x64):
+    with enable_x64(x64):
         w, g = jnp.ones((2, 3), dtype), jnp.ones((2, 3), dtype)
         for number in (np.float64, np.float32, jnp.asarray, jnp.float32, np.array, lambda value: value):
             new, state = gct.sgdm_update(
@@ -435,7 +436,7 @@ def test_nothing_is_compiled_again_from_step_to_step():
 
 def test_dtypes_follow_x64():
     assert gct.dtypes == ("float16", "bfloat16", "float32", "complex64")
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert gct.dtypes == ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 
 
@@ -447,7 +448,7 @@ def test_numpy_arrays_keep_their_dtype_or_are_refused():
         assert (back == array).all()
     with pytest.raises(TypeError, match=r"float64.*jax_enable_x64"):
         gct.from_numpy(np.ones(2))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert gct.from_numpy(np.ones(2)).dtype == jnp.float64
         assert gct.from_numpy(np.ones(2, ">f8")).dtype == jnp.float64
 

@@ -1,8 +1,7 @@
 """gc_jax under the conformance suite, errors included."""
 
-import jax
-
 from gc_conformance import run
+from tests.jax.releases import enable_x64
 
 ABSENT = {  # what Flax, Equinox and Optax do not have
     "layers.bilinear",
@@ -25,7 +24,7 @@ ABSENT = {  # what Flax, Equinox and Optax do not have
 
 
 def test_the_suite():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         result = run("gc_jax.port", level="contract", profile="quick")
     assert [(one.id, one.message) for one in result.results if one.status == "failed"] == []
     assert result.dtypes == ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")

@@ -10,6 +10,8 @@ import pytest
 
 import gc_jax as gct
 from gc_core.plan import Plan, Row
+from gc_jax import compat
+from tests.jax.releases import enable_x64, nnx_list, tree_get, update
 
 U = 2.0**-24
 
@@ -63,6 +65,7 @@ def test_the_plan_of_these_tests():
 
 
 SCHEDULE = optax.linear_schedule(0.1, 0.01, 10)
+DECAY = optax.linear_schedule(0.3, 0.0, 10) if compat.decay_can_be_scheduled() else 0.3
 OPTAX = [
     ("sgd", dict(learning_rate=0.1)),
     ("sgd", dict(learning_rate=SCHEDULE, momentum=0.9)),
@@ -74,14 +77,14 @@ OPTAX = [
     ("adam", dict(learning_rate=0.1, mu_dtype="float32")),
     ("adam", dict(learning_rate=0.1, b1=0.0, b2=0.0, eps=0.1)),
     ("adamw", dict(learning_rate=0.1, weight_decay=0.3, mask={"conv": True, "head": False, "tok": True})),
-    ("adamw", dict(learning_rate=SCHEDULE, weight_decay=optax.linear_schedule(0.3, 0.0, 10), nesterov=True)),
+    ("adamw", dict(learning_rate=SCHEDULE, weight_decay=DECAY, nesterov=True)),
     ("adamw", dict(learning_rate=0.1, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))),
 ]
 
 
 @pytest.mark.parametrize(("name", "options"), OPTAX, ids=[f"{n}-{list(o)}" for n, o in OPTAX])
 def test_without_gc_it_is_optax_s_own_to_rounding_in_float64(name, options):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         wanted = run(getattr(optax, name)(**options), dtype="float64")
         got = run(getattr(gct, name)(**options, plan=NOTHING), dtype="float64")
         kept = [
@@ -99,7 +102,7 @@ def test_without_gc_it_is_optax_s_own_to_rounding_in_float64(name, options):
 
 @pytest.mark.parametrize(("name", "options"), [OPTAX[2], OPTAX[9]], ids=["sgd", "adamw"])
 def test_gc_on_none_is_no_gc(name, options):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         wanted = run(getattr(gct, name)(**options, plan=NOTHING), dtype="float64")
         off = run(getattr(gct, name)(**options, plan=PLAN, gc_on=None), dtype="float64")
         on = run(getattr(gct, name)(**options, plan=PLAN), dtype="float64")
@@ -174,7 +177,7 @@ RULES = [
 def test_with_gc_it_is_the_update_function(update, options, make):
     init = gct.sgdm_init if update is gct.sgdm_update else gct.adam_init
     got = {}
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for gc_on in ("gradient", "update"):
             wanted = by_functions(init, partial(update, lr=0.1, gc_on=gc_on, **options), dtype="float64")
             got[gc_on], _ = run(make(plan=PLAN, gc_on=gc_on), dtype="float64")
@@ -232,7 +235,7 @@ def test_centralize_gradients_in_front_of_optax_is_the_optimizer_with_gc():
         (optax.sgd(0.1, 0.9), gct.sgd(0.1, 0.9, plan=PLAN)),
         (optax.adamw(0.1, eps=1e-3), gct.adamw(0.1, eps=1e-3, plan=PLAN)),
     ):
-        with jax.enable_x64(True):
+        with enable_x64(True):
             wanted, _ = run(optax.chain(gct.centralize_gradients(PLAN), theirs), dtype="float64")
             got, _ = run(ours, dtype="float64")
         assert distance(got, wanted) <= 1e-11
@@ -259,7 +262,7 @@ def test_masked_and_multi_transform_see_a_part_of_the_tree():
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_inject_hyperparams(x64):
-    with jax.enable_x64(x64):
+    with enable_x64(x64):
         for factory, options, state_of in (
             (gct.adamw, dict(b2=0.99, weight_decay=0.1), "nu"),
             (gct.sgd, dict(momentum=0.9), "trace"),
@@ -270,7 +273,7 @@ def test_inject_hyperparams(x64):
             wanted, _ = run(factory(SCHEDULE, plan=PLAN, **options))
             assert distance(got, wanted) <= 12 * 64 * U
             assert {"learning_rate", *options} <= set(state.hyperparams)
-            moments = jax.tree.leaves(optax.tree.get(state, state_of))
+            moments = jax.tree.leaves(tree_get(state, state_of))
             assert {leaf.dtype for leaf in moments} == {jnp.dtype("float32")}
     # No decay asked for: sgd needs no params, as in Optax, also when its numbers are injected.
     optimizer = optax.inject_hyperparams(gct.sgd, hyperparam_dtype=jnp.float32)(0.1, plan=PLAN)
@@ -322,7 +325,7 @@ def test_half_gradients_of_float32_weights_give_float32_updates():
 
 
 def test_numpy_numbers_do_not_widen():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         for optimizer in (
             gct.sgd(np.float64(0.1), np.float64(0.9), plan=PLAN),
             gct.adamw(np.float64(0.1), np.float64(0.9), np.float64(0.9), np.float64(0.1), plan=PLAN),
@@ -412,7 +415,7 @@ def test_flax_and_equinox_models_fit_the_plans_that_are_made_for_them():
 
     class Net(nnx.Module):
         def __init__(self):
-            self.layers = nnx.List([nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(0))])
+            self.layers = nnx_list([nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.BatchNorm(4, rngs=nnx.Rngs(0))])
 
         def __call__(self, x):
             return self.layers[1](self.layers[0](x)) * jnp.arange(4.0)
@@ -421,7 +424,7 @@ def test_flax_and_equinox_models_fit_the_plans_that_are_made_for_them():
     before = model.layers[0].kernel[...].sum(0)
     optimizer = nnx.Optimizer(model, gct.sgd(0.1, 0.9, plan=gct.plan(model)), wrt=nnx.Param)
     for _ in range(2):
-        optimizer.update(model, nnx.grad(lambda model: (model(x * jnp.arange(2.0)[:, None]) ** 3).sum())(model))
+        update(optimizer, model, nnx.grad(lambda model: (model(x * jnp.arange(2.0)[:, None]) ** 3).sum())(model))
     assert np.allclose(model.layers[0].kernel[...].sum(0), before, atol=64 * U)
 
     model = eqx.nn.MLP(3, 4, 8, 1, key=jax.random.key(0))
@@ -516,3 +519,10 @@ def test_wrong_switches_are_refused(make):
 def test_wrong_numbers_are_refused(make, options, error, text):
     with pytest.raises(error, match=text):
         make(**options, plan=PLAN)
+
+
+def test_a_schedule_that_optax_does_not_take_is_refused(monkeypatch):
+    monkeypatch.setattr(compat, "decay_can_be_scheduled", lambda: False)
+    gct.adamw(0.1, weight_decay=0.1, plan=PLAN)
+    with pytest.raises(TypeError, match=r"weight_decay must be a number with Optax .*>=0\.2\.5"):
+        gct.adamw(0.1, weight_decay=SCHEDULE, plan=PLAN)

@@ -113,7 +113,7 @@ def lives_in_a_step(options):
     """Whether PyTorch's own optimizers live with it between steps: finite numbers of any sign, Nesterov's options."""
     numbers = {key: value for key, value in options.items() if key in ("lr", "weight_decay", "momentum", "eps")}
     negative = any(
-        type(x) is float and math.isfinite(x) or torch.is_tensor(x) and (x == -1).all() for x in numbers.values()
+        (type(x) is float and math.isfinite(x)) or (torch.is_tensor(x) and (x == -1).all()) for x in numbers.values()
     )
     return negative or (options.get("nesterov") is True and options.keys() <= {"nesterov", "momentum", "dampening"})
 

@@ -212,6 +212,8 @@ class Experts(nn.Module):
 
 @pytest.mark.parametrize("way", ["one by one", "gathered", "all", "grouped"])
 def test_experts_never_over_the_stack(way):
+    if way == "grouped" and not hasattr(torch, "_grouped_mm"):
+        pytest.skip("PyTorch has grouped products since 2.8")
     model, x, chosen = Experts(way), torch.randn(5, 8), torch.tensor([0, 1, 2, 3, 0])
     assert proofs(model, (x, chosen)) == {"w": "candidate: the batch sums over axis 2 (8), override with 2"}
     assert proofs(model, (x, chosen), {"w": 2}) == {"w": "verified"}

@@ -13,15 +13,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # Only sums may be reordered, once and for all when they are compiled. NaN and infinity keep their meaning everywhere.
+# Nothing is contracted to a fused multiply-add: where LLVM does that hangs on what is inlined. The process that
+# compiles has each function twice, on its own and as it is within its caller, and runs the first; one that loads what
+# was cached has the second alone. So their bits would differ.
 _options: dict[str, Any] = dict(nogil=True, error_model="numpy")
 _inner = dict(_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-compiled = numba.njit(**_inner, fastmath={"contract"})
-compiled_sum = numba.njit(**_inner, fastmath={"contract", "reassoc"})
+compiled = numba.njit(**_inner)
+compiled_sum = numba.njit(**_inner, fastmath={"reassoc"})
 # The call itself would be a tenth of a call for every row of some hundred numbers. What is pasted is, to Numba, part of
 # its caller, and is not compiled on its own.
 pasted = numba.njit(**_inner, inline="always")
-inlined = numba.njit(**_inner, fastmath={"contract"}, forceinline=True)
-inlined_sum = numba.njit(**_inner, fastmath={"contract", "reassoc"}, forceinline=True)
+inlined = numba.njit(**_inner, forceinline=True)
+inlined_sum = numba.njit(**_inner, fastmath={"reassoc"}, forceinline=True)
 
 
 @intrinsic

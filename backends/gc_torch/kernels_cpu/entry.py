@@ -43,7 +43,7 @@ def entry(kind: str, dtype: torch.dtype) -> Compiled:
     """
     try:
         return _compile(kind, dtype, cache=True)
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # UnpicklingError too, where a file ends too early
         log.warning(
             "what Numba compiles cannot be kept (%s), so the first step of every process takes some seconds: set "
             "NUMBA_CACHE_DIR to a folder that can be written to",

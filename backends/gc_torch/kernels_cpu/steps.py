@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gc_torch import table
+from gc_torch import compat, table
 from gc_torch.kernels_cpu import threads
 from gc_torch.kernels_cpu.entry import computed_in, entry
 from gc_torch.kernels_cpu.words import (
@@ -88,7 +88,7 @@ class Steps:
         if found_inf is not None and found_inf.item():
             return
         if grad_scale is not None:
-            torch._foreach_div_(columns[1], grad_scale.item())  # type: ignore[attr-defined]
+            compat.divide_(columns[1], grad_scale.item())
         tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
         if not len(self._rows):
             self._set_up(seen, columns[0][0].dtype)
