@@ -9,7 +9,6 @@ import argparse
 import copy
 import gc
 import io
-import pickle
 import sys
 import warnings
 import weakref
