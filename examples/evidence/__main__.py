@@ -1,0 +1,77 @@
+"""`python -m examples.evidence`: run what is not there yet, and write the page."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from examples.evidence import data, questions, results, runner
+from examples.evidence.settings import Cell
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs/results"
+CACHE = ROOT / "runs/evidence"
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def evidence(
+    data_folder: Annotated[Path, typer.Option("--data", help="The folder with CIFAR-10 and input.txt.")],
+    only: Annotated[str, typer.Option(help="Questions, such as 1 or 1,3.  [default: all]")] = "",
+    cells: Annotated[int | None, typer.Option(min=0, help="Stop after so many runs.  [default: all]")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time.  [default: the cores that are free]")] = None,
+    out: Annotated[Path, typer.Option(help="Where the lines of results are.")] = RESULTS,
+) -> None:
+    """Train with and without GC what has not been trained yet. Ctrl-C loses the runs that go on, and no other.
+
+    The lines of runs that are done are in docs/results/. To run all of it again, name an empty folder: --out runs/again.
+    """
+    try:
+        asked = {int(word) for word in only.split(",")} if only else None
+    except ValueError:
+        asked = {0}
+    known = {block.question for block in questions.BLOCKS}
+    if asked is not None and not asked <= known:
+        fail(f"--only must be numbers of questions, {min(known)} to {max(known)}, with commas; got {only!r}")
+    there = results.read(out)
+    missing = [cell for cell in questions.cells(asked) if cell.key not in there][:cells]
+    try:
+        for kind in sorted({"text" if cell.kind == "text" else "images" for cell in missing}):
+            data.load(kind, data_folder, CACHE)
+        run(missing, runner.Where(data_folder, CACHE, out), threads, jobs or runner.free_cores())
+    except (data.Wrong, runner.Failed) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("Stopped: the runs that were done are kept, and the same command goes on.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def run(missing: list[Cell], where: runner.Where, threads: int, jobs: int) -> None:
+    """With a bar on a terminal that says what is left, and a line for each run elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("runs", total=len(missing))
+
+        def done(cell: Cell) -> None:
+            progress.advance(task)
+            if not console.is_terminal:
+                print(cell.key, flush=True)
+
+        runner.run(missing, where, threads, jobs, done)
+
+
+def fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()
