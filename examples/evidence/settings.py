@@ -1,5 +1,8 @@
-"""What a run is: a setting of one of three kinds, and a seed. A key names it by what differs from the defaults, so that an
-option that is added later leaves the names of older runs as they are."""
+"""What a run is: a setting of one of three kinds, and a seed.
+
+A key names it by what differs from the defaults, so that an option that is added later leaves the names of older runs
+as they are.
+"""
 
 import dataclasses
 from dataclasses import dataclass
