@@ -151,8 +151,7 @@ def read_binary(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         content = np.fromfile(path, np.uint8)
         if len(content) == 0 or len(content) % RECORD:
             raise Wrong(
-                f"{path} must hold records of {RECORD:,} bytes; it has {len(content):,} bytes: it is cut off, or another "
-                "file"
+                f"{path} must hold records of {RECORD:,} bytes; it has {len(content):,} bytes: it is cut off or wrong"
             )
         records = content.reshape(-1, RECORD)
         if records[:, 0].max() >= len(CLASSES):

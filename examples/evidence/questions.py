@@ -73,7 +73,9 @@ def _grid(norm: str) -> list[Setting]:
 
 
 BLOCKS = [
-    Block(1, [*of_budget(2000, 20), *of_budget(2000, 10), *of_budget(2000, 20, "cycle")[:2]], 8),
+    Block(1, [*of_budget(2000, 20)[:2], *of_budget(2000, 10)[:2]], 8),
+    Block(1, [*of_budget(2000, 20)[2:], *of_budget(2000, 10)[2:]], 8),
+    Block(1, of_budget(2000, 20, "cycle")[:2], 8),
     Block(1, of_budget(2000, 60), 8),
     Block(5, [Text(), *(Text(gc=gc, embeddings=e) for gc in ("gradient", "update") for e in (False, True))], 5),
     Block(6, [SGD, with_gc(SGD), *pairs([RAW]), CENTRED], 5),
