@@ -266,8 +266,7 @@ def sixth(runs: Runs) -> Figure:
     by_hand.set(title="Inputs of layers centred by hand", xlabel="test accuracy, points")
     caption(
         figure,
-        f"{of_together(6)} Bands, and bars in the middle right: 95 % interval of one mean.
-SGD, 2,000 images, 20 epochs.",
+        f"{of_together(6)} Bands, and bars middle right: 95 % interval of one mean.\nSGD, 2,000 images, 20 epochs.",
     )
     return figure
 

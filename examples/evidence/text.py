@@ -36,7 +36,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Radford et al.'s GPT, small; weights start at a deviation of 0.02, those that end a branch at 0.02/√(2·layers)."""
+    """Radford et al.'s GPT, small; weights begin at deviation 0.02, those that end a branch at 0.02/√(2·layers)."""
 
     def __init__(self, letters: int, context: int, layers: int, width: int, heads: int):
         super().__init__()
