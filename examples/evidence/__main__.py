@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from examples.evidence import data, questions, results, runner
+from examples.evidence import data, page, questions, results, runner
 from examples.evidence.settings import Cell
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,9 @@ def evidence(
     cells: Annotated[int | None, typer.Option(min=0, help="Stop after so many runs.  [default: all]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time.  [default: the cores that are free]")] = None,
-    out: Annotated[Path, typer.Option(help="Where the lines of results are.")] = RESULTS,
+    out: Annotated[
+        Path, typer.Option(help="Where the lines of results are; results.md is in the folder above.")
+    ] = RESULTS,
 ) -> None:
     """Train with and without GC what has not been trained yet. Ctrl-C loses the runs that go on, and no other.
 
@@ -49,6 +51,7 @@ def evidence(
         for kind in sorted({"text" if cell.kind == "text" else "images" for cell in missing}):
             data.load(kind, data_folder, CACHE)
         run(missing, runner.Where(data_folder, CACHE, out), threads, jobs or runner.free_cores())
+        page.write(results.read(out), results.spent(out), out.parent)
     except (data.Wrong, runner.Failed) as error:
         fail(str(error))
     except KeyboardInterrupt:
