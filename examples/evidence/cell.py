@@ -1,5 +1,7 @@
-"""One run in a process of its own: `python -m examples.evidence.cell CELL DATA CACHE THREADS` prints its line, and how
-many seconds of cores it took."""
+"""One run in a process of its own: `python -m examples.evidence.cell CELL DATA CACHE THREADS NICE`.
+
+It prints its line, and how many seconds of cores it took.
+"""
 
 import json
 import os
@@ -47,9 +49,9 @@ def processor() -> str:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
-    os.nice(19)  # a machine is for those who sit at it
-    cell = Cell.from_dict(json.loads(sys.argv[1]))
-    torch.set_num_threads(int(sys.argv[4]))
+    cell, threads, nice = Cell.from_dict(json.loads(sys.argv[1])), int(sys.argv[4]), int(sys.argv[5])
+    os.nice(nice)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     loaded = data.load(cell.kind, Path(sys.argv[2]), Path(sys.argv[3]))
     print(line(cell, RUN[cell.kind](cell.setting, cell.seed, loaded), loaded.about))

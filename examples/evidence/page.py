@@ -259,11 +259,10 @@ def budget_table(runs: Runs, found: list[Answer]) -> str:
             for name, form in (("test_accuracy", "{:+.2f}"), ("test_loss", "{:+.3f}"),
                                ("train_accuracy", "{:+.2f}"), ("train_loss", "{:+.3f}")):  # fmt: skip
                 by_seed = runs.differences(plain, with_gc(plain, gc), answer.planned, name)
-                several = len(by_seed) >= answers.FEWEST
-                confidence = 1 - (1 - answers.CONFIDENCE) / answers.COUNTED[1]
-                row.append(
-                    shown(interval(by_seed, confidence), form) if several else signed(float(np.mean(by_seed)), form)
-                )
+                if len(by_seed) >= answers.FEWEST:
+                    row.append(shown(interval(by_seed, 1 - (1 - answers.CONFIDENCE) / answers.COUNTED[1]), form))
+                else:
+                    row.append(", ".join(signed(value, form) for value in by_seed))
             rows.append(tuple(row))
     heading = (
         "",
