@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from examples.digits.report import signed
-from examples.digits.statistics import Interval, interval
+from examples.digits.statistics import interval
 from examples.evidence import answers, figures, questions
-from examples.evidence.answers import Answer, Reply, Runs, Verdict
+from examples.evidence.answers import Answer, Runs
 from examples.evidence.questions import BUDGETS, METHODS, with_gc
-from examples.evidence.settings import Text
+from examples.evidence.sentences import SENTENCES, in_short, shown
 
 TITLES = {
     1: "Faster, better at the end, or both?",
@@ -31,6 +31,7 @@ ALT = {
     5: "Bits per character against the step, and the differences that GC makes.",
     6: "Gradients, smoothness and drift over training; what GC removes by layer; and GC on single layers.",
 }
+MARKS = ("<!-- what was measured, in short -->", "<!-- end of it -->")  # in the README
 PAGE = """\
 # What GC changes in training
 
@@ -41,6 +42,13 @@ runs are done.
 ```console
 $ make evidence DATA=folder-with-the-data
 ```
+
+## In short
+
+{short}
+
+Test accuracy of ResNet-8, trained on 2,000 images of CIFAR-10; bits per character of a small transformer; GC minus none.
+[What follows from it](should-i-use-it.md).
 
 {sections}
 
@@ -69,9 +77,23 @@ def write(lines: dict[str, dict[str, Any]], spent: list[dict[str, Any]], folder:
     runs = Runs(lines)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     drawn = {q for q in TITLES if figures.draw(q, runs, folder / f"pictures/evidence-{q}.png")}
-    unfinished = folder / ".results.md"
-    unfinished.write_text(text(lines, spent, drawn), encoding="utf-8")
-    unfinished.replace(folder / "results.md")
+    replace_text(folder / "results.md", text(lines, spent, drawn))
+    readme = folder.parent / "README.md"
+    if readme.is_file() and MARKS[0] in (before := readme.read_text(encoding="utf-8")):
+        replace_text(readme, with_short(before, runs))
+
+
+def with_short(readme: str, runs: Runs) -> str:
+    """A README with the three lines between its marks."""
+    head, _, rest = readme.partition(MARKS[0])
+    return f"{head}{MARKS[0]}\n{in_short(runs)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
+
+
+def replace_text(path: Path, content: str) -> None:
+    """The whole file or none of it."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(content, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def text(lines: dict[str, dict[str, Any]], spent: list[dict[str, Any]], drawn: Iterable[int]) -> str:
@@ -90,6 +112,7 @@ def text(lines: dict[str, dict[str, Any]], spent: list[dict[str, Any]], drawn: I
     return PAGE.format(
         done=done,
         planned=len(cells),
+        short=in_short(runs),
         sections="\n\n".join(section(question, runs, question in drawn) for question in TITLES),
         spent="\n".join(rows),
         hours=f"{sum(hours.values()):.1f}",
@@ -115,120 +138,7 @@ def section(question: int, runs: Runs, drawn: bool) -> str:
     return "\n\n".join(parts)
 
 
-# ---- Sentences
-
-
-def in_numbers(answer: Answer, unit: str) -> str:
-    """The difference, its interval, and how many seeds it has."""
-    seeds = f"{len(answer.by_seed)} of {answer.planned} seeds"
-    if answer.interval is None:
-        return seeds
-    form = "{:+.3f}" if unit == BITS else "{:+.1f}"
-    mean, low, high = (
-        signed(value, form) for value in (answer.interval.mean, answer.interval.low, answer.interval.high)
-    )
-    return f"{mean} {unit}, {low} to {high}; {seeds}"
-
-
-POINTS, BITS = "points", "bits per character"
-LISTED = 6  # comparisons of which nothing is shown: more are counted
-
-
-def by_verdict(found: list[Answer], unit: str = POINTS) -> str:
-    """One sentence for each verdict that there is."""
-    lines = []
-    for verdict in Verdict:
-        own = [answer for answer in found if answer.verdict is verdict]
-        if own and verdict in (Verdict.NOT_SHOWN, Verdict.FEW) and len(own) > LISTED:
-            lines.append(f"- **{verdict.value.capitalize()}**: {len(own)} of {len(found)} comparisons.")
-        elif own:
-            said = "; ".join(f"{answer.name} ({in_numbers(answer, unit)})" for answer in own)
-            lines.append(f"- **{verdict.value.capitalize()}**: {said}.")
-    return "\n".join(lines)
-
-
-def first(runs: Runs) -> str:
-    found = answers.budgets(runs)
-    lines = []
-    for base, gc in METHODS:
-        own = [found[base.rule, gc, images, epochs] for images, epochs in BUDGETS]
-        faster, better = answers.faster(found, base.rule, gc), answers.better_at_the_end(found, base.rule, gc)
-        most = max((a for a in own if a.interval), key=lambda a: a.interval.mean if a.interval else 0.0, default=None)
-        said = f" The largest difference is that of {budget(most)} ({in_numbers(most, POINTS)})." if most else ""
-        name = answers.method_name(base.rule, gc)
-        lines.append(f"- **{name}**. Faster: {faster.value}. Better at the end: {better.value}.{said}")
-    pilot = answers.pilot(runs)
-    lines.append(
-        f"- **With a one-cycle schedule**, as in the pilot: {pilot.verdict.value} ({in_numbers(pilot, POINTS)})."
-    )
-    return "\n".join(lines)
-
-
-def budget(answer: Answer) -> str:
-    """The budget in an answer's name."""
-    return ", ".join(answer.name.split(", ", 2)[2:])
-
-
-def second(runs: Runs) -> str:
-    best, collapse = answers.rates(runs)
-    return "\n\n".join(
-        [
-            "Each method at its own best learning rate and decay, GC minus none:",
-            by_verdict(best),
-            "How much of the range of learning rates ends in collapse, GC minus none:",
-            by_verdict(collapse, "points of 100"),
-        ]
-    )
-
-
-def sixth(runs: Runs) -> str:
-    layers = [answer for two in answers.layers(runs).values() for answer in two]
-    parts = [by_verdict(answers.mechanism(runs)), by_verdict(layers)]
-    says = answers.share_says(runs)
-    asked = "Does what GC removes at a layer say whether it helps there?"
-    if len(says) >= answers.FEWEST:
-        found = interval(says)
-        reply = Reply.YES if found.low > 0 else Reply.NOT_SHOWN
-        said = f"the correlation of ranks is {shown(found, '{:+.2f}')}; {len(says)} of 5 seeds"
-        parts.append(f"{asked} {reply.value.capitalize()}: {said}.")
-    else:
-        parts.append(f"{asked} {Reply.FEW.value.capitalize()}: {len(says)} of 5 seeds.")
-    return "\n\n".join(parts)
-
-
-SENTENCES = {
-    1: first,
-    2: second,
-    3: lambda runs: f"SGD with GC on the gradient minus the same without:\n\n{by_verdict(answers.beside(runs))}",
-    4: lambda runs: by_verdict(answers.tuning(runs)),
-    5: lambda runs: f"AdamW, lower is better:\n\n{by_verdict(answers.text(runs), BITS)}{of_layers(runs)}",
-    6: sixth,
-}
-
-
-def of_layers(runs: Runs) -> str:
-    """Where a transformer has anything for GC to remove."""
-    found = runs.all(Text(), 5)
-    if not found:
-        return ""
-    shares = {name: float(np.mean([np.mean(one["share"][name]) for one in found])) for name in found[0]["share"]}
-    behind = [share for name, share in shares.items() if name.endswith(("qkv", "up", "head"))]
-    rest = [share for name, share in shares.items() if not name.endswith(("qkv", "up", "head"))]
-    if not behind or not rest:
-        return ""
-    return (
-        "\n\nNot asked before: a linear layer behind a layer normalization is given inputs that are centred already. "
-        f"There GC would remove at most {max(behind):.1g} of the squared gradient, and in the other linear layers "
-        f"{min(rest):.2f} to {max(rest):.2f} (mean over training without GC, {len(found)} of 5 seeds)."
-    )
-
-
 # ---- Tables
-
-
-def shown(found: Interval, form: str) -> str:
-    half = "" if found.half_width is None else f" ± {form.replace('+', '').format(found.half_width)}"
-    return f"{signed(found.mean, form)}{half}"
 
 
 def plain_table(runs: Runs, found: list[Answer]) -> str:

@@ -455,7 +455,17 @@ def test_the_page_says_what_its_lines_say(invented, tmp_path):
     some = {key: one for key, one in invented.items() if one["seed"] < 2}
     assert "Faster: too few runs to say." in page.text(some, spent, []) and "2 of 8 seeds" in page.text(some, spent, [])
     page.write({}, [], tmp_path)
-    assert "0 of 8 seeds" in (tmp_path / "results.md").read_text() and not list((tmp_path / "pictures").iterdir())
+    assert "Not run yet" in (tmp_path / "results.md").read_text() and not list((tmp_path / "pictures").iterdir())
+
+
+def test_the_readme_has_the_lines_in_short(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{page.MARKS[0]}\nold\n{page.MARKS[1]}\nafter\n")
+    page.write({}, [], tmp_path / "docs")
+    assert readme.read_text() == f"before\n{page.MARKS[0]}\n{page.in_short(Runs({}))}\n{page.MARKS[1]}\nafter\n"
+    whole = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    if page.MARKS[0] in whole:
+        assert whole == page.with_short(whole, Runs(results.read(DOCS / "results")))
 
 
 def test_the_page_of_the_docs_is_that_of_the_lines():
