@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from examples.evidence import data, page, questions, results, runner
 from examples.evidence.settings import Cell
@@ -60,15 +60,15 @@ def evidence(
 
 
 def run(missing: list[Cell], where: runner.Where, threads: int, jobs: int) -> None:
-    """With a bar on a terminal that says what is left, and a line for each run elsewhere."""
+    """With a bar on a terminal, whose length is what the runs cost, and a line for each run elsewhere."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("runs", total=len(missing))
+    columns = (TextColumn("{task.fields[runs]} of {task.fields[all]} runs"), BarColumn(), TimeElapsedColumn(),
+               TextColumn("left:"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=3600) as progress:
+        task = progress.add_task("", total=sum(map(questions.cost, missing)), runs=0, all=len(missing))
 
         def done(cell: Cell) -> None:
-            progress.advance(task)
+            progress.update(task, advance=questions.cost(cell), runs=progress.tasks[0].fields["runs"] + 1)
             if not console.is_terminal:
                 print(cell.key, flush=True)
 

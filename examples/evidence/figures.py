@@ -19,16 +19,22 @@ from examples.evidence.settings import Images, Text
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLORS = {"off": "#777777", "gradient": "#D55E00", "update": "#0072B2"}
 BY_METHOD = {("SGD", "gradient"): "#E69F00", ("AdamW", "gradient"): "#D55E00", ("AdamW", "update"): "#0072B2"}
-SEVERAL = 2  # seeds: fewer have no band
+SEVERAL = 3  # seeds: fewer have no band
 
 
 def draw(question: int, runs: Runs, path: Path) -> bool:
     """Write the picture of a question as a PNG; False, and nothing is written, where no pair has been run."""
-    if not any(answer.by_seed for answer in answers.ALL[question](runs)):
+    if not wanted(question, runs):
         return False
     with mpl.rc_context(LOOK):
         compose(question, runs).savefig(path, dpi=110, metadata={"Software": None})
     return True
+
+
+def wanted(question: int, runs: Runs) -> bool:
+    """Whether a pair that the picture shows has been run."""
+    shown = [*answers.ALL[question](runs), *(answers.mechanism(runs) if question == 6 else [])]
+    return any(answer.by_seed for answer in shown)
 
 
 def compose(question: int, runs: Runs) -> Figure:
@@ -37,7 +43,10 @@ def compose(question: int, runs: Runs) -> Figure:
 
 def intervals(panel: Any, found: Sequence[Answer], colors: Sequence[str], labels: Sequence[str] | None = None) -> None:
     """Differences as intervals around zero, the first on top: a dot for each seed, mean and interval above the dots."""
-    panel.axvline(0, color="#555555", linewidth=0.9, zorder=1)
+    if any(answer.by_seed for answer in found):
+        panel.axvline(0, color="#555555", linewidth=0.9, zorder=1)
+    else:
+        empty(panel)
     for place, (answer, color) in enumerate(zip(found, colors, strict=True)):
         panel.scatter(answer.by_seed, [place + 0.12] * len(answer.by_seed), s=13, color=color, alpha=0.5, linewidths=0)
         if answer.interval is not None:
@@ -52,6 +61,12 @@ def intervals(panel: Any, found: Sequence[Answer], colors: Sequence[str], labels
     panel.grid(visible=False, axis="y")
 
 
+def empty(panel: Any) -> None:
+    """A panel of which nothing has been run."""
+    panel.text(0.5, 0.5, "not run yet", transform=panel.transAxes, ha="center", va="center", color="#777777")
+    panel.set(xticks=[], yticks=[])
+
+
 def band(panel: Any, x: Any, rows: list[list[float]], color: str, label: str, **style: Any) -> None:
     """Mean over seeds, and its 95 % interval."""
     values = np.array([[np.nan if value is None else value for value in row] for row in rows], float)
@@ -60,6 +75,13 @@ def band(panel: Any, x: Any, rows: list[list[float]], color: str, label: str, **
     if len(values) >= SEVERAL:
         half = np.array([interval(column[np.isfinite(column)]).half_width or 0.0 for column in values.T])
         panel.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+
+
+def legend(panel: Any, **style: Any) -> None:
+    if panel.lines:
+        panel.legend(frameon=False, **style)
+    else:
+        empty(panel)
 
 
 def methods(base: Images) -> list[tuple[str, Images]]:
@@ -91,8 +113,8 @@ def first(runs: Runs) -> Figure:
     figure.subplots_adjust(left=0.115, right=0.985, top=0.94, bottom=0.1, wspace=0.55, hspace=0.34)
     found = answers.budgets(runs)
     for panel, (base, gc) in zip(top, METHODS, strict=True):
-        own = [found[base.rule, gc, images, epochs] for images, epochs in BUDGETS]
-        labels = [f"{images:,} im., {epochs} ep." for images, epochs in BUDGETS]
+        own = [found[base.rule, gc, images, epochs] for images, epochs in sorted(BUDGETS)]
+        labels = [f"{images:,} im., {epochs} ep." for images, epochs in sorted(BUDGETS)]
         if base.rule == "SGD":
             own, labels = [*own, answers.pilot(runs)], [*labels, "one cycle, 20 ep."]
         intervals(panel, own, [BY_METHOD[base.rule, gc]] * len(own), labels)
@@ -103,8 +125,7 @@ def first(runs: Runs) -> Figure:
             if rows:
                 band(panel, np.arange(setting.epochs) + 0.5, rows, COLORS[gc], label_of(gc))
         panel.set(title=f"{base.rule}, 20 epochs: training loss", xlabel="epoch", ylabel="cross-entropy")
-        if panel.lines:
-            panel.legend(frameon=False)
+        legend(panel)
     panel = bottom[2]
     for base, line in ((SGD, "-"), (ADAMW, "--")):
         for gc, setting in methods(base):
@@ -148,8 +169,7 @@ def second(runs: Runs) -> Figure:
                     band(panel, [lr for lr, _ in own], rows, COLORS[gc], label_of(gc), marker="o", markersize=4)
             panel.set(title=f"{base.rule}, {'batch' if norm == 'batch' else 'no'} normalization", xscale="log",
                       xlabel="learning rate", ylabel="test accuracy, %")  # fmt: skip
-            if panel.lines:
-                panel.legend(frameon=False)
+            legend(panel)
     titles = "At each method's own best", "Learning rates that collapse"
     for panel, found, title in zip(panels[:, 3], answers.rates(runs), titles, strict=True):
         colors = [BY_METHOD[base.rule, gc] for base, gc in METHODS] * 2
@@ -204,7 +224,7 @@ def fifth(runs: Runs) -> Figure:
     curves.set(title="Validation text, some of it", xlabel="step", ylabel="bits per character")
     apart.set(title="The same, GC minus none", xlabel="step", ylabel="bits per character")
     apart.axhline(0, color="#555555", linewidth=0.9)
-    curves.legend(frameon=False, fontsize=8)
+    legend(curves, fontsize=8)
     found = answers.text(runs)
     colors = [COLORS["gradient"]] * 2 + [COLORS["update"]] * 2
     intervals(paired, found, colors, [f"{one.name.split(', ')[0][10:]}, {one.name.split(', ')[1]}" for one in found])
@@ -226,22 +246,24 @@ def sixth(runs: Runs) -> Figure:
     panels = figure.subplots(3, 3)
     figure.subplots_adjust(left=0.095, right=0.985, top=0.955, bottom=0.085, wspace=0.42, hspace=0.36)
     shades = mpl.colormaps["viridis"](np.linspace(0.05, 0.92, len(resnet.LAYERS)))
-    plain = runs.all(SGD, 8)
+    plain, centralized = runs.all(SGD, 8), runs.all(with_gc(SGD), 8)
+    moments = next((found["moments"] for found in (*plain, *centralized)), [])
     for (title, ylabel, take), panel in zip(WATCHED, panels.flat, strict=False):
         for gc, setting in methods(SGD):
             rows = [take(found) for found in runs.all(setting, 8)]
             if rows:
-                band(panel, plain[0]["moments"] if plain else range(len(rows[0])), rows, COLORS[gc], label_of(gc))
+                band(panel, moments, rows, COLORS[gc], label_of(gc))
         panel.set(title=title, xlabel="step", ylabel=ylabel)
-        panel.legend(frameon=False, fontsize=8)
+        legend(panel, fontsize=8)
+    if rows := [found["used_norm"] for found in centralized]:
+        band(panels[0, 0], moments, rows, COLORS["gradient"], "the same, after Φ", linestyle="--")
+        legend(panels[0, 0], fontsize=8)
     panel = panels[1, 1]
     for name, color in zip(resnet.LAYERS, shades, strict=True):
         if plain:
-            panel.plot(
-                plain[0]["moments"], np.mean([found["share"][name] for found in plain], 0), color=color, label=name
-            )
+            panel.plot(moments, np.mean([found["share"][name] for found in plain], 0), color=color, label=name)
     panel.set(title="What GC would remove, no GC", xlabel="step", ylabel="share of ‖g‖²", ylim=(0, 1))
-    panel.legend(frameon=False, fontsize=7, ncols=2)
+    legend(panel, fontsize=7, ncols=2)
     panel = panels[1, 2]
     share = answers.shares(runs)
     found = answers.layers(runs)
@@ -252,7 +274,10 @@ def sixth(runs: Runs) -> Figure:
             panel.errorbar(
                 np.mean(share[name]), np.mean(alone.by_seed), yerr=half, fmt="o", color=color, capsize=3, label=name
             )
-    panel.axhline(0, color="#555555", linewidth=0.9)
+    if panel.containers:
+        panel.axhline(0, color="#555555", linewidth=0.9)
+    else:
+        empty(panel)
     panel.set(title="Does the share say where it helps?", xlabel="share of ‖g‖² that GC would remove",
               ylabel="points, GC there alone minus none")  # fmt: skip
     alone, others, by_hand = panels[2]

@@ -47,7 +47,7 @@ $ make evidence DATA=folder-with-the-data
 
 {short}
 
-Test accuracy of ResNet-8, trained on 2,000 images of CIFAR-10; bits per character of a small transformer; GC minus none.
+Test accuracy of ResNet-8, trained on 2,000 images of CIFAR-10; bits per character of a transformer; GC minus none.
 [What follows from it](should-i-use-it.md).
 
 {sections}

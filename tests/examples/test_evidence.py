@@ -472,5 +472,5 @@ def test_the_page_of_the_docs_is_that_of_the_lines():
     lines, spent = results.read(DOCS / "results"), results.spent(DOCS / "results")
     drawn = {q for q in page.TITLES if (DOCS / f"pictures/evidence-{q}.png").is_file()}
     assert (DOCS / "results.md").read_text(encoding="utf-8") == page.text(lines, spent, drawn)
-    assert drawn == {q for q, answer in answers.ALL.items() if any(one.by_seed for one in answer(Runs(lines)))}
+    assert drawn == {q for q in page.TITLES if figures.wanted(q, Runs(lines))}
     assert {one["cell"] for one in spent} == set(lines)
