@@ -417,7 +417,9 @@ def invented():
     for cell in questions.cells():
         wave = {name: rng.random(10).tolist() for name in layers}
         gain = 0.0 if cell.setting.gc == "off" else 0.05
-        curves = {name: rng.random(10).tolist() for name in ("gradient_norm", "gradient_largest", "watched_bits")}
+        curves = {
+            name: rng.random(10).tolist() for name in ("gradient_norm", "gradient_largest", "used_norm", "watched_bits")
+        }
         epochs = getattr(cell.setting, "epochs", 1)
         accuracy = 0.5 + gain + 0.01 * rng.random()
         found = {"loss": rng.random(epochs).tolist(), "moments": moments, "share": wave,
