@@ -13,7 +13,7 @@ from examples.evidence import data, page, questions, results, runner
 from examples.evidence.settings import Cell
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs/results"
+DOCS = ROOT / "docs"
 CACHE = ROOT / "runs/evidence"
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped
 
@@ -27,14 +27,12 @@ def evidence(
     cells: Annotated[int | None, typer.Option(min=0, help="Stop after so many runs.  [default: all]")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time.  [default: the cores that are free]")] = None,
-    out: Annotated[
-        Path, typer.Option(help="Where the lines of results are; results.md is in the folder above.")
-    ] = RESULTS,
+    out: Annotated[Path, typer.Option(help="The folder of the page; its lines of results are in results/.")] = DOCS,
 ) -> None:
     """Train with and without GC what has not been trained yet. Ctrl-C loses the runs that go on, and no other.
 
-    The lines of runs that are done are in docs/results/. To run all of it again, name an empty folder, such as
-    --out runs/again.
+    The lines of runs that are done are in docs/results/, and docs/results.md is made of them. To run all of it again,
+    name another folder, such as --out runs/again.
     """
     try:
         asked = {int(word) for word in only.split(",")} if only else None
@@ -43,15 +41,18 @@ def evidence(
     known = {block.question for block in questions.BLOCKS}
     if asked is not None and not asked <= known:
         fail(f"--only must be numbers of questions, {min(known)} to {max(known)}, with commas; got {only!r}")
-    there = results.read(out)
+    kept = out / "results"
+    there = results.read(kept)
     missing = [cell for cell in questions.cells(asked) if cell.key not in there][:cells]
     for ends in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: otherwise the runs would go on, for nobody
         signal.signal(ends, signal.default_int_handler)
     try:
         for kind in sorted({"text" if cell.kind == "text" else "images" for cell in missing}):
             data.load(kind, data_folder, CACHE)
-        run(missing, runner.Where(data_folder, CACHE, out), threads, jobs or runner.free_cores())
-        page.write(results.read(out), results.spent(out), out.parent)
+        run(missing, runner.Where(data_folder, CACHE, kept), threads, jobs or runner.free_cores())
+        page.write(results.read(kept), results.spent(kept), out)
+        if out.resolve() == DOCS:
+            page.write_short(results.read(kept), ROOT / "README.md")
     except (data.Wrong, runner.Failed) as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -78,9 +78,12 @@ def write(lines: dict[str, dict[str, Any]], spent: list[dict[str, Any]], folder:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     drawn = {q for q in TITLES if figures.draw(q, runs, folder / f"pictures/evidence-{q}.png")}
     replace_text(folder / "results.md", text(lines, spent, drawn))
-    readme = folder.parent / "README.md"
-    if readme.is_file() and MARKS[0] in (before := readme.read_text(encoding="utf-8")):
-        replace_text(readme, with_short(before, runs))
+
+
+def write_short(lines: dict[str, dict[str, Any]], readme: Path) -> None:
+    """The three lines in the README, if it has a place for them."""
+    if MARKS[0] in (before := readme.read_text(encoding="utf-8")):
+        replace_text(readme, with_short(before, Runs(lines)))
 
 
 def with_short(readme: str, runs: Runs) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -59,8 +60,9 @@ def run(cells: list[Cell], where: Where, threads: int, jobs: int, done: Callable
         Failed: a run ended without a result, or another command is at it.
     """
     going: set[subprocess.Popen] = set()
+    stopped = threading.Event()
     with alone(where.cache), ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(_one, cell, where, threads, going): cell for cell in cells}
+        waiting = {pool.submit(_one, cell, where, threads, going, stopped): cell for cell in cells}
         try:
             for future in as_completed(waiting):
                 line, seconds = future.result()
@@ -71,12 +73,15 @@ def run(cells: list[Cell], where: Where, threads: int, jobs: int, done: Callable
                 results.append(where.out, json.dumps(spent), "spent")
                 done(cell)
         finally:
+            stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(going):
                 process.kill()
 
 
-def _one(cell: Cell, where: Where, threads: int, going: set[subprocess.Popen]) -> tuple[str, float]:
+def _one(
+    cell: Cell, where: Where, threads: int, going: set[subprocess.Popen], stopped: threading.Event
+) -> tuple[str, float]:
     """The line of a cell, and the seconds of cores that it took."""
     environment = {**os.environ, **MEMORY, "OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", CELL, json.dumps(cell.to_dict()), str(where.data.resolve()),
@@ -86,6 +91,8 @@ def _one(cell: Cell, where: Where, threads: int, going: set[subprocess.Popen]) -
         text=True, encoding="utf-8",
     ) as process:  # fmt: skip
         going.add(process)
+        if stopped.is_set():  # it began while the others were ended
+            process.kill()
         try:
             printed, said = process.communicate()
         finally:

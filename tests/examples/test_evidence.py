@@ -276,8 +276,8 @@ def run(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "NICE", 0)
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
 
-    def run(out="results", only="", cells=None, place=folder, jobs=2):
-        command.evidence(place, only, cells, 1, jobs, tmp_path / out)
+    def run(only="", cells=None, place=folder, jobs=2):
+        command.evidence(place, only, cells, 1, jobs, tmp_path)
 
     yield run
     for one, handler in handlers.items():
@@ -327,6 +327,13 @@ def test_what_cannot_be_run_is_told(run, tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "the cell `images images=40 epochs=1 batch=20 seed=0` failed: " in said and "No module named" in said
     assert not keys(tmp_path / "results")
+
+
+def test_a_busy_machine_is_given_one_run_at_a_time(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for load, jobs in ((0.1, 8), (5.2, 3), (7.9, 1), (40.0, 1)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert runner.free_cores() == jobs
 
 
 def test_too_few_images_are_told(pictures):
@@ -463,7 +470,7 @@ def test_the_page_says_what_its_lines_say(invented, tmp_path):
 def test_the_readme_has_the_lines_in_short(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{page.MARKS[0]}\nold\n{page.MARKS[1]}\nafter\n")
-    page.write({}, [], tmp_path / "docs")
+    page.write_short({}, readme)
     assert readme.read_text() == f"before\n{page.MARKS[0]}\n{page.in_short(Runs({}))}\n{page.MARKS[1]}\nafter\n"
     whole = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     if page.MARKS[0] in whole:
