@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all test-versions test-installs lint format docs ports zoo bench gpu gpu-static clean
+.PHONY: help demo study evidence test test-all test-versions test-installs lint format docs ports zoo bench gpu gpu-static clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -26,8 +26,11 @@ help:  ## list the commands
 demo: .venv/.demo  ## train on handwritten digits with and without GC: make demo ARGS="--backend torch"
 	$(PY) -m examples.digits $(ARGS)
 
-study: .venv/.demo  ## train the digits in many settings with and without GC, and write docs/results.md
+study: .venv/.demo  ## train the digits in many settings with and without GC, seed by seed, into runs/study
 	$(PY) -m examples.study $(ARGS)
+
+evidence: .venv/.evidence  ## train real images and text with and without GC, and go on where it ended: make evidence DATA=folder
+	$(PY) -m examples.evidence --data "$(DATA)" $(ARGS)
 
 test: lint  ## everything that must hold: lint, types, tests, doctests, the code in README and docs
 	$(PY) -m pytest -n 2 $(ARGS)
@@ -79,6 +82,11 @@ clean:  ## remove .venv and everything built; runs/ stays
 
 .venv/.demo: .venv/.build
 	$(PIP) --no-build-isolation --editable '.[examples]'
+	@touch $@
+
+.venv/.evidence: .venv/.build
+	@echo "Installing PyTorch: once, a few minutes"
+	$(PIP) --no-build-isolation --editable '.[examples,torch]'
 	@touch $@
 
 .venv/.dev: .venv/.build

@@ -15,6 +15,7 @@ NOTES = (
     "² |mean(wᵗ) − mean(w⁰)|, mean over all weight vectors, at the end",
     "The seeds share 1797 images: an interval speaks of split, initial weights and order, not of other data. "
     "One interval in twenty is expected to miss.",
+    "Digits are not the whole story: docs/results.md has natural images and text, docs/should-i-use-it.md what to do.",
 )
 
 

@@ -27,13 +27,13 @@ class Interval:
         return self.mean + (self.half_width or 0.0)
 
 
-def interval(values: Any) -> Interval:
-    """Student's interval for the mean: mean ± t(0.975, n − 1) · s / √n."""
+def interval(values: Any, confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval for the mean: mean ± t((1 + confidence)/2, n − 1) · s / √n."""
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
     if n < 2:
         return Interval(float(values.mean()), None)
-    quantile = t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    quantile = t.ppf((1 + confidence) / 2, n - 1)
     return Interval(float(values.mean()), float(quantile * values.std(ddof=1) / math.sqrt(n)))
 
 

@@ -1,9 +1,9 @@
-"""The grid, one run of it, and all of them on every core."""
+"""The grid, one run of it, and whole seeds of it on every core."""
 
 import itertools
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
@@ -65,27 +65,35 @@ def prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run(seeds: int, on_run: Callable[[int], Any]) -> dict[str, Any]:
-    """{setting: {place: {"test_accuracy": […by seed], "test_loss": […]}}}."""
-    tasks = [(setting, place, seed) for seed in range(seeds) for setting in SETTINGS for place in PLACES[setting.rule]]
+def seed_of_grid(settings: list[Setting], seed: int) -> dict[str, Any]:
+    """{setting: {place: {"test_accuracy", "test_loss"}}} of one seed."""
+    return {
+        setting.key: {place or "off": train(setting, place, seed) for place in PLACES[setting.rule]}
+        for setting in settings
+    }
+
+
+def run(seeds: Iterable[int], on_seed: Callable[[int, dict[str, Any]], Any]) -> None:
+    """Train the grid of these seeds, on every core; `on_seed` is given each as soon as it is done."""
     # Not forked: whoever calls may have threads.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), initializer=prepare) as pool:
+        futures = {pool.submit(seed_of_grid, SETTINGS, seed): seed for seed in seeds}
         try:
-            futures = {pool.submit(train, *task): task for task in tasks}
-            done = {}
             for future in as_completed(futures):
-                done[futures[future]] = future.result()
-                on_run(len(tasks))
+                on_seed(futures[future], future.result())
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all of them
+            for process in list((pool._processes or {}).values()):  # Ctrl-C would wait for a whole grid
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
+
+
+def together(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lines of single seeds as {setting: {place: {"test_accuracy": […by seed], "test_loss": […]}}}."""
     return {
-        setting.key: {
-            place or "off": {
-                name: [done[setting, place, seed][name] for seed in range(seeds)]
-                for name in ("test_accuracy", "test_loss")
-            }
-            for place in PLACES[setting.rule]
+        key: {
+            place: {name: [line["runs"][key][place][name] for line in lines] for name in found}
+            for place, found in places.items()
         }
-        for setting in SETTINGS
+        for key, places in lines[0]["runs"].items()
     }

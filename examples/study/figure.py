@@ -1,4 +1,4 @@
-"""docs/pictures/results.png: the difference that GC makes to test accuracy in every setting, with its interval."""
+"""docs/pictures/digits.png: the difference that GC makes to test accuracy in every setting, with its interval."""
 
 from pathlib import Path
 from typing import Any

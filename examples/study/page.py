@@ -1,4 +1,4 @@
-"""docs/results.md, from the numbers of a run: every word that judges depends on them."""
+"""docs/digits.md, from the numbers of a run: every word that judges depends on them."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,14 +20,16 @@ TITLES = {
 PAGE = """\
 # What GC changes on the digits
 
-Small networks on the 8×8 digits, with GC and without: {settings} settings, {seeds} seeds. One command repeats it and
-writes this page:
+Small networks on the 8×8 digits, with GC and without: {settings} settings, {seeds} seeds. One command repeats it, and
+writes this page into `runs/study/`:
 
 ```console
 $ make study
 ```
 
-![Test accuracy with GC minus without, for every setting.](pictures/results.png)
+Natural images and text: [what GC changes in training](results.md).
+
+![Test accuracy with GC minus without, for every setting.](pictures/digits.png)
 
 ## What was found
 
@@ -56,7 +58,7 @@ leaves zero out.
 
 {tables}
 
-Measured with {versions}. The results of every seed are in `docs/results.json`.
+Measured with {versions}. The results of every seed are in `docs/results/digits.jsonl`.
 """  # fmt: skip
 
 

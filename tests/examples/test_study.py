@@ -10,10 +10,12 @@ from torch.nn import functional
 
 from examples.digits import data
 from examples.digits.statistics import Interval
+from examples.study import __main__ as command
 from examples.study import experiment, figure, network, page
 
 DOCS = Path(__file__).parents[2] / "docs"
-METRICS = json.loads((DOCS / "results.json").read_text())
+LINES = [json.loads(line) for line in (DOCS / "results/digits.jsonl").read_text().splitlines()]
+METRICS = {"seeds": len(LINES), "versions": LINES[0]["versions"], "runs": experiment.together(LINES)}
 
 
 def torch_logits(params, x):
@@ -48,12 +50,12 @@ def test_the_gradient_by_hand_is_torchs(normalized):
 
 
 def test_page_and_figure_are_those_of_the_numbers():
-    assert (DOCS / "results.md").read_text() == page.write(METRICS)
+    assert (DOCS / "digits.md").read_text() == page.write(METRICS)
     points = [
         container.lines[0].get_ydata()[0] for panel in figure.compose(METRICS).axes for container in panel.containers
     ]
     assert sorted(points) == sorted(d.accuracy.mean for d in page.differences(METRICS["runs"]))
-    assert (DOCS / "pictures/results.png").read_bytes().startswith(b"\x89PNG")
+    assert (DOCS / "pictures/digits.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("setting", [experiment.SETTINGS[1], experiment.SETTINGS[-8]], ids=lambda setting: setting.key)
@@ -83,13 +85,21 @@ def test_words_follow_the_intervals():
     assert page.shown(Interval(0.25, 0.5), "{:+.2f}") == "+0.25 ± 0.50"
 
 
-def test_a_small_run_on_every_core(monkeypatch):
+def test_a_small_run_goes_on_where_it_was_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "SETTINGS", experiment.SETTINGS[:1])
-    counted = []
-    runs = experiment.run(2, counted.append)
-    assert counted == [4] * 4
-    (places,) = runs.values()
+    trained = []
+    run = experiment.run
+
+    def counted(seeds, on_seed):
+        trained.append(list(seeds))
+        run(seeds, on_seed)
+
+    monkeypatch.setattr(experiment, "run", counted)
     setting = experiment.SETTINGS[0]
-    assert places["gradient"]["test_loss"] == [
-        experiment.train(setting, "gradient", seed)["test_loss"] for seed in (0, 1)
-    ]
+    command.train([1], tmp_path)
+    assert not (tmp_path / "digits.md").exists()
+    with pytest.raises(KeyError):  # the page is of the whole grid, and this is one setting of it
+        command.study(2, tmp_path)
+    assert trained == [[1], [0]]
+    for seed, line in command.lines(tmp_path).items():
+        assert line["runs"] == experiment.seed_of_grid([setting], seed)
