@@ -1,130 +1,23 @@
 """The plan of a PyTorch model: which layer each parameter belongs to, and so what GC does to it."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from typing import Any
-from weakref import ref
 
-from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch import nn
 
 from gc_core import left_out
 from gc_core.layouts import View
-from gc_core.plan import Overrides, Plan, Row
+from gc_core.plan import Overrides, Plan
 from gc_core.reasons import GCWarning, Proof, Reason, Why, reason_of
 from gc_core.uses import decided
 from gc_torch.layers import view_of
+from gc_torch.model_plan import ModelPlan, one_module, plan_by_layers
 from gc_torch.program import Batch, example, read
-from gc_torch.tree import by_shape, named_parameters, named_views, views
+from gc_torch.tree import views
 from gc_torch.verify import prove
 
-__all__ = ["ModelPlan", "param_groups", "plan", "view_of", "views", "warn_if_left_out"]
-
-
-class ModelPlan(Plan):
-    """A plan that knows the parameters it speaks of, not only their names: what an optimizer takes as `plan`.
-
-    It keeps neither the parameters nor the model alive.
-
-    Args:
-        rows: one Row per parameter.
-        parameters: the parameters, by the names of the rows.
-        model: whose plan it is, a module or several, so that it can be asked `again`.
-        overrides: those that the rows have already.
-
-    >>> layer = nn.Linear(3, 2)
-    >>> plan(layer).row_of(layer.weight).axes
-    (1,)
-    """
-
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        parameters: Mapping[str, Tensor],
-        model: "nn.Module | Sequence[nn.Module] | None" = None,
-        overrides: Overrides | None = None,
-    ):
-        super().__init__(rows)
-        self._overrides = dict(overrides or {})
-        self._several = not (model is None or isinstance(model, nn.Module))
-        models = [] if model is None else [model] if isinstance(model, nn.Module) else model
-        self._models = [ref(one) for one in models]
-        self._names = WeakTensorKeyDictionary()
-        for row in self.rows:
-            if row.name in parameters:
-                self._names[parameters[row.name]] = row.name
-
-    def row_of(self, parameter: Tensor) -> Row | None:
-        """The row of a parameter; None if the plan was made without it."""
-        name = self._names.get(parameter)
-        return None if name is None else self[name]
-
-    @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Those that still live, by the names of their rows."""
-        living = {name: parameter for parameter, name in self._names.items()}
-        return {name: living[name] for name in self if name in living}
-
-    @property
-    def model(self) -> "nn.Module | list[nn.Module] | None":
-        """Whose plan it is, a module or several; None if one lives no more, or none was given."""
-        models = [one() for one in self._models]
-        living = [one for one in models if one is not None]
-        if not models or len(living) < len(models):
-            return None
-        return living if self._several else living[0]
-
-    def again(self) -> "ModelPlan":
-        """The plan of the model as it is now: of parameters that were replaced, added, frozen or unfrozen since.
-
-        A row stays what it was read as (by a batch, or an override) where a parameter of its name and shape is there.
-        If the model lives no more, this is the plan itself.
-
-        >>> model = nn.Sequential(nn.Linear(3, 2))
-        >>> before = plan(model, {"0.weight": 0})
-        >>> model[0].weight = nn.Parameter(model[0].weight.detach().clone())
-        >>> before.row_of(model[0].weight), before.again().row_of(model[0].weight).axes
-        (None, (0,))
-        """
-        model = self.model
-        if model is None:
-            return self
-        fresh = _by_layers(model)
-        fresh = fresh.override({name: value for name, value in self._overrides.items() if fresh.matches(name)})
-        rows = []
-        for row in fresh.rows:
-            before = self.get(row.name)
-            if before is not None and before.shape == row.shape:
-                row = before._replace(frozen=row.frozen)
-            rows.append(row)
-        return ModelPlan(rows, fresh.parameters, model, self._overrides)
-
-    def override(self, overrides: Overrides | None) -> "ModelPlan":
-        rows = super().override(overrides).rows
-        return ModelPlan(rows, self.parameters, self.model, {**self._overrides, **(overrides or {})})
-
-    def of_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
-        """This plan, of other parameters by these names."""
-        return ModelPlan(self.rows, {**self.parameters, **parameters}, self.model, self._overrides)
-
-    def with_parameters(self, parameters: Mapping[str, Tensor]) -> "ModelPlan":
-        """This plan with more parameters, about which nothing but the shape is known: the rule "out_first"."""
-        rows = [_row(name, parameter, by_shape(name, parameter)) for name, parameter in parameters.items()]
-        return ModelPlan([*self.rows, *rows], {**self.parameters, **parameters}, self.model, self._overrides)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"rows": self.rows, "parameters": self.parameters, "overrides": self._overrides}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        ModelPlan.__init__(self, state["rows"], state["parameters"], None, state["overrides"])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ModelPlan":
-        parameters = {name: deepcopy(parameter, memo) for name, parameter in self.parameters.items()}
-        model = None if self._several else memo.get(id(self.model))
-        copied = ModelPlan(self.rows, parameters, model, self._overrides)
-        memo.setdefault(id(memo), []).append(parameters)  # as deepcopy does: they must live until it is done
-        return copied
+__all__ = ["ModelPlan", "param_groups", "plan", "plan_by_layers", "view_of", "views", "warn_if_left_out"]
 
 
 def plan(
@@ -188,8 +81,8 @@ def plan(
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), section 3.1, for what a weight vector is.
     """
-    made = _by_layers(model)
-    root = _one(model)
+    made = plan_by_layers(model)
+    root = one_module(model)
     if batch is None:
         batch = example(root)  # an exported program has its own
     if batch is not None:
@@ -200,27 +93,6 @@ def plan(
         made = ModelPlan(prove(root, made.rows, parameters, verify), parameters, model, overrides)
     warn_if_left_out(made, stacklevel=3)
     return made
-
-
-def _one(model: Any) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
-    if isinstance(model, (list, tuple)) and model and all(isinstance(one, nn.Module) for one in model):
-        return nn.ModuleList(model)
-    raise TypeError(
-        f"model must be a torch.nn.Module, or a list of them; got {type(model).__module__}.{type(model).__qualname__}"
-    )
-
-
-def _by_layers(model: Any) -> ModelPlan:
-    root = _one(model)
-    parameters = named_parameters(root)
-    found = named_views(root, parameters)
-    return ModelPlan([_row(name, parameter, found[name]) for name, parameter in parameters.items()], parameters, model)
-
-
-def _row(name: str, parameter: Tensor, view: View) -> Row:
-    return Row(name, tuple(parameter.shape), view.shape, view.axes, view.why, frozen=not parameter.requires_grad)
 
 
 def _by_program(made: ModelPlan, root: nn.Module, model: Any, batch: Batch) -> ModelPlan:
@@ -291,9 +163,9 @@ def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[s
     >>> [len(group["params"]) for group in param_groups(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))]
     [1, 3]
     """
-    made = _by_layers(model)
+    made = plan_by_layers(model)
     decayed, rest = [], []
-    for parameter in _one(model).parameters():
+    for parameter in one_module(model).parameters():
         row = made.row_of(parameter)
         without = parameter.ndim < 2 or (row is not None and reason_of(row.why) in _NOT_DECAYED)
         (rest if without else decayed).append(parameter)
