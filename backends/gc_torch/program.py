@@ -79,8 +79,8 @@ def beyond_one_operation(
     call = caller(batch, "verify")
     try:
         trace = _run(model, parameters, views, call, fake=True)
-    except Exception:  # it cannot run on shapes; then products are taken for layers
-        return {}, set()
+    except Exception:
+        trace = _run(model, parameters, views, call, fake=False)
     factors, later = {}, set()
     for name, uses in trace.uses.items():
         if uses and all(use.factor or use.kind is Kind.FACTOR for use in uses):
