@@ -4,7 +4,7 @@
 (page `plan`). The updates as pure functions, for reading and for optimizers of your own: `operator`, `sgdm`, `adam`.
 """
 
-from gc_core import AdamState, GCWarning, Plan, Reason, Row, SGDMState, View, Why, __version__, fan_in_axes
+from gc_core import AdamState, GCWarning, Plan, Proof, Reason, Row, SGDMState, View, Why, __version__, fan_in_axes
 from gc_torch import compat  # noqa: F401  first: it says which PyTorch is needed
 from gc_torch.adam import adam_init, adam_update
 from gc_torch.arrays import from_numpy, to_numpy
@@ -25,6 +25,7 @@ __all__ = [
     "GCWarning",
     "ModelPlan",
     "Plan",
+    "Proof",
     "Reason",
     "Recorder",
     "Report",

@@ -22,7 +22,7 @@ class ModelPlan(Plan):
         overrides: those that the rows have already.
 
     >>> layer = nn.Linear(3, 2)
-    >>> by_layers(layer).row_of(layer.weight).axes
+    >>> plan_by_layers(layer).row_of(layer.weight).axes
     (1,)
     """
 
@@ -85,7 +85,7 @@ class ModelPlan(Plan):
         before, and the shape is the same. If the model lives no more, this is the plan itself.
 
         >>> model = nn.Sequential(nn.Linear(3, 2))
-        >>> before = by_layers(model).override({"0.weight": 0})
+        >>> before = plan_by_layers(model).override({"0.weight": 0})
         >>> model[0].weight = nn.Parameter(model[0].weight.detach().clone())
         >>> before.row_of(model[0].weight), before.again().row_of(model[0].weight).axes
         (None, (0,))
@@ -93,7 +93,7 @@ class ModelPlan(Plan):
         model = self.model
         if model is None:
             return self
-        fresh = by_layers(model)
+        fresh = plan_by_layers(model)
         asked = fresh.override({name: value for name, value in self._overrides.items() if fresh.matches(name)})
         rows = []
         for row in asked.rows:
@@ -144,15 +144,15 @@ class _Place(NamedTuple):
         return self.parameter is parameter
 
 
-def by_layers(model: "nn.Module | Sequence[nn.Module]") -> ModelPlan:
+def plan_by_layers(model: "nn.Module | Sequence[nn.Module]") -> ModelPlan:
     """The plan of a model by what its layers say, without a word of warning."""
-    root = one_tree(model)
+    root = one_module(model)
     parameters = named_parameters(root)
     found = named_views(root, parameters)
     return ModelPlan([_row(name, parameter, found[name]) for name, parameter in parameters.items()], parameters, model)
 
 
-def one_tree(model: Any) -> nn.Module:
+def one_module(model: Any) -> nn.Module:
     """A model, or several as one, whose names then begin with their places.
 
     Raises:

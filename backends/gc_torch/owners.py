@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from gc_core.plan import Row
-from gc_torch.model_plan import ModelPlan, by_layers, parameter_of
+from gc_torch.model_plan import ModelPlan, plan_by_layers, parameter_of
 
 # They hold parameters, and do nothing with them: alone they say no more than a list.
 CONTAINERS = (nn.ParameterList, nn.ParameterDict)
@@ -62,12 +62,12 @@ def owned_in(modules: Sequence[nn.Module], made: ModelPlan, wanted: set[int]) ->
 
 def _plan_of(root: nn.Module, wanted: set[int]) -> ModelPlan | None:
     try:
-        return by_layers(root)
+        return plan_by_layers(root)
     except ValueError:
         # Another parameter of a model that is not ours has no shape yet; of ours it is an error.
         for module in root.modules():
             if any(id(p) in wanted for _, p in own_parameters(module)) and module is not root:
-                by_layers(module)
+                plan_by_layers(module)
         return None
 
 

@@ -12,12 +12,12 @@ from gc_core.plan import Overrides, Plan
 from gc_core.reasons import GCWarning, Proof, Reason, Why, reason_of
 from gc_core.uses import decided
 from gc_torch.layers import view_of
-from gc_torch.model_plan import ModelPlan, by_layers, one_tree
+from gc_torch.model_plan import ModelPlan, plan_by_layers, one_module
 from gc_torch.program import Batch, example, read
 from gc_torch.tree import views
 from gc_torch.verify import prove
 
-__all__ = ["ModelPlan", "param_groups", "plan", "view_of", "views", "warn_if_left_out"]
+__all__ = ["ModelPlan", "param_groups", "plan", "plan_by_layers", "view_of", "views", "warn_if_left_out"]
 
 
 def plan(
@@ -94,7 +94,7 @@ def quiet_plan(
     verify: Batch | None = None,
 ) -> ModelPlan:
     """The same, without a word of what is left out."""
-    made, root = by_layers(model), one_tree(model)
+    made, root = plan_by_layers(model), one_module(model)
     if batch is None:
         batch = example(root)  # an exported program has its own
     if batch is not None:
@@ -170,9 +170,9 @@ def param_groups(model: nn.Module, *, weight_decay: float = 1e-2) -> list[dict[s
     >>> [len(group["params"]) for group in param_groups(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))]
     [1, 3]
     """
-    made = by_layers(model)
+    made = plan_by_layers(model)
     decayed, rest = [], []
-    for parameter in one_tree(model).parameters():
+    for parameter in one_module(model).parameters():
         row = made.row_of(parameter)
         without = parameter.ndim < 2 or (row is not None and reason_of(row.why) in _NOT_DECAYED)
         (rest if without else decayed).append(parameter)

@@ -66,19 +66,30 @@ def read(
     return {name: conclusion(trace.shapes[name], trace.axes[name], uses) for name, uses in trace.uses.items()}
 
 
-def factors_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch) -> dict[str, tuple[bool, str]]:
-    """Parameters whose product with another one meets the data: whether they are on its side, and the others."""
+def beyond_one_operation(
+    model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch
+) -> tuple[dict[str, tuple[bool, str]], set[str]]:
+    """What a look at single operations, as `verify` takes it, cannot show.
+
+    Returns:
+        Parameters whose product with another one meets the data: whether they are on its side, and the others; and
+        those that are multiplied with data element by element, of which only a later operation takes sums.
+    """
     views = named_views(model, parameters)
     call = caller(batch, "verify")
     try:
         trace = _run(model, parameters, views, call, fake=True)
-    except Exception:  # it cannot run on shapes; then products are taken for layers
-        return {}
-    found = {}
+    except Exception:
+        trace = _run(model, parameters, views, call, fake=False)
+    factors, later = {}, set()
     for name, uses in trace.uses.items():
         if uses and all(use.factor or use.kind is Kind.FACTOR for use in uses):
-            found[name] = any(use.factor for use in uses)
-    return {name: (near, ", ".join(other for other in found if other != name)) for name, near in found.items()}
+            factors[name] = any(use.factor for use in uses)
+        if any(use.kind is Kind.SUMMED and use.operation in ("sum", "mean") for use in uses):
+            later.add(name)
+    return {
+        name: (near, ", ".join(other for other in factors if other != name)) for name, near in factors.items()
+    }, later
 
 
 def example(model: nn.Module) -> Batch | None:

@@ -23,7 +23,7 @@ from gc_core.plan import Row
 from gc_core.reasons import Proof, Reason, Why, reason_of
 from gc_core.uses import value_of
 from gc_torch import compat
-from gc_torch.program import Batch, factors_of
+from gc_torch.program import Batch, beyond_one_operation
 from gc_torch.watch import Call, Watch, is_float, positive, watched
 
 SAMPLES = 4  # weights tried of each parameter: the first and the last that the batch reaches, and some between
@@ -64,9 +64,18 @@ def shown(
             kind = "on the meta device" if parameter.is_meta else f"a {type(parameter).__name__}"
             raise ValueError(f"verify needs whole parameters with values; {name} is {kind}: verify a plain model first")
     # The numbers of one factor say nothing about the weight vectors of their product.
-    factors = factors_of(model, parameters, batch)
+    factors, later = beyond_one_operation(model, parameters, batch)
     watch = watched(model, {row.name: parameters[row.name] for row in asked}, batch, factors)
-    return {row.name: _factor(row, *factors[row.name]) if row.name in factors else _shown(row, watch) for row in asked}
+    found = {}
+    for row in asked:
+        if row.name in factors:
+            found[row.name] = _factor(row, *factors[row.name])
+        elif row.name in later:
+            more = ": it is multiplied with the data element by element, and only then summed over"
+            found[row.name] = True, Why(Proof.UNCLEAR, more)
+        else:
+            found[row.name] = _shown(row, watch)
+    return found
 
 
 def _factor(row: Row, near_input: bool, others: str) -> tuple[bool, str]:

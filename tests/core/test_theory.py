@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gc_core as gc
 from gc_core import theory
@@ -315,3 +317,40 @@ def test_a_broken_operator_breaks_the_statements(broken, monkeypatch):
         theory.gc_is_projected_gradient_descent(w, w, grad, 0.1),
     ]
     assert all(statement.defect > 1e-6 for statement in statements)
+
+
+# ---- Low-rank products
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(2, 5), st.integers(0, 2**32 - 1))
+def test_sums_of_a_low_rank_product(out, rank, in_, seed):
+    rng = np.random.default_rng(seed)
+    b, a = rng.standard_normal((out, rank)), rng.standard_normal((rank, in_))
+    sides = theory.sums_of_a_low_rank_product(b, a)
+    exact = [math.fsum(b[o, r] * a[r, i] for r in range(rank) for i in range(in_)) for o in range(out)]
+    bound = 4 * (rank + in_) * U * (abs(b) @ abs(a)).sum(1).max()
+    assert sides.defect <= bound and np.max(abs(sides.left - exact)) <= bound
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, True),
+        ({"momentum": 0.9}, True),
+        ({"adam": True, "gc_on": "update"}, True),
+        ({"adam": True}, False),
+        ({"axes": (1, None)}, False),  # B over the rank: what the shape alone would say
+        ({"axes": (None, None)}, False),
+    ],
+)
+def test_what_training_of_low_rank_factors_conserves(options, kept):
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((3, 6))
+    b, a = np.zeros((3, 2)), rng.standard_normal((2, 6))
+    a -= a.mean(1, keepdims=True)
+    gradient = lambda w: w - target  # noqa: E731
+    sides = theory.low_rank_training_keeps_the_sums(b, a, gradient, 100, lr=0.05, **options)
+    # 100 steps of two factors of size about 1, each sum with at most 6 roundings.
+    assert (sides.defect <= 100 * 2 * 6 * 6 * U) == kept
+    if not kept:
+        assert sides.defect > 1e-3

@@ -411,6 +411,15 @@ def test_classes_and_program_agree(kind):
         assert row.axes is None or row.proof == "read from the program"
 
 
+def test_a_plan_that_was_read_is_never_refused_by_the_numbers():
+    """A sum that comes after a product is not seen in one operation; nothing is claimed of it."""
+    read = plan(Graph(), X, verify=X)
+    assert read["a"].axes == (2,) and reason_of(read["a"].proof) is Proof.UNCLEAR
+    for kind, (make, batch, _) in KINDS.items():
+        for row in plan(make(), batch, verify=batch).rows:
+            assert reason_of(row.proof) is not Proof.CANDIDATE, (kind, row)
+
+
 # ---- What is no weight, or cannot be said, is left alone and named
 
 LEFT_ALONE = {

@@ -181,6 +181,7 @@ def test_a_copy_is_independent():
     assert row is not None and row.name == "linear" and row.axes == (1,)
 
 
+@pytest.mark.filterwarnings("ignore::gc_core.GCWarning")  # its module is one that nobody knows
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_state_dict_is_torch_s_but_for_one_option(kind):
     model = Tensors()
@@ -204,6 +205,7 @@ def test_options_of_a_loaded_group_are_the_saved_ones():
     assert b.param_groups[0]["lr"] == 0.3 and b.param_groups[0]["gc_on"] == "update"
 
 
+@pytest.mark.filterwarnings("ignore::gc_core.GCWarning")  # its module is one that nobody knows
 def test_groups_of_another_number_or_size_are_refused():
     model = Tensors()
     one = gct.SGD(model)
