@@ -89,7 +89,7 @@ def wrong(**changes):
 @pytest.mark.parametrize(
     ("change", "says"),
     [({"spilled": 8}, "spills"), ({"warps a multiprocessor": 8}, "warps"), ({"issue_slots": 0.7}, "issue slots"),
-     ({"narrow_accesses": 4}, "an element at a time"), ({"bytes_an_element": 32}, "second time")],
+     ({"narrow_accesses": 4}, "less than 16 bytes"), ({"bytes_an_element": 32}, "second time")],
 )  # fmt: skip
 def test_each_goal_can_be_missed(change, says):
     assert gpu_static.missed(wrong()) == []

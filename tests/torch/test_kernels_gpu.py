@@ -568,6 +568,7 @@ def few():
     """A little of each test above, for kernels that are wrong."""
     for shape, axes in (
         ((5, 33), (1,)),
+        ((6, 40), (1,)),
         ((70, 36), (0,)),
         ((3, 9, 5), (0, 2)),
         ((2, 3, 40), (0, 2)),
@@ -582,6 +583,8 @@ def few():
         check(shape, axes, ADAM)
         check(shape, axes, {**SGD, "gc_on": "update"})
     check((4099,), None, ADAM)
+    for shape, axes in (((2, 4500), (1,)), ((1100, 12), (0,))):  # in two and three tiles
+        check(shape, axes, {**SGD, "weight_decay": 0.3})
     for on in ("gradient", "update"):
         for decay in (dict(weight_decay=0.3), dict(weight_decay=0.3, decoupled=True)):
             check((6, 37), (1,), {**ADAM, **decay, "amsgrad": True, "gc_on": on})
@@ -610,7 +613,7 @@ WRONG = {
     "packed vectors one place off": ("row * length + column, 0), 0)", "row * length + column + 1, 0), 0)"),
     "packed vectors summed with their padding": ("tl.where(inside, apart, 0.0)", "apart"),
     "packed vectors take the mean of a neighbour": ("tl.umulhi(2 * at.to(tl.uint32), magic)", "tl.umulhi(2 * at.to(tl.uint32) + 2, magic)"),
-    "the last vectors of a tensor not masked": ("mask = at < _whole(down * length", "mask = at < _whole(DOWN * length"),
+    "the last vectors of a tensor not masked": ("mask = at < _whole(down * length", "mask = at < _whole((down + 1) * length"),
     "of a wide vector the last tile not masked": ("mask = at < whole - k * TILE\n        x", "mask = at < TILE\n        x"),
     "a wide vector centred in tiles": ("total += tl.where(mask, x, 0.0)\n        kept = kept + ((x, w),)\n    total = tl.sum(total, axis=0)", "total = tl.where(mask, x, 0.0)\n        kept = kept + ((x, w),)\n    total = tl.sum(total, axis=0)"),
     "the ends of a ragged vector left out of its sum": ("total += tl.sum(tl.where(there, beside, 0.0), axis=0)", "total += 0.0"),
@@ -619,7 +622,7 @@ WRONG = {
     "a long vector centred in tiles": ("total += tl.where(mask, e[0], 0.0)\n    beside", "total = tl.where(mask, e[0], 0.0)\n    beside"),
     "split vectors read as whole ones": ("at = (start + lane) // r2 * (inner * r2) + (start + lane) % r2\n        e = read(p, at, mask, n, OPTIONS, A)\n        write", "at = start + lane\n        e = read(p, at, mask, n, OPTIONS, A)\n        write"),
     "columns of the next matrix": ("within = column < _whole(_here(inner, start, LINE), VECTOR, True)", "within = column < LINE"),
-    "rows of the next matrix": ("mask = (row < r1 - k * DOWN) & within\n        x", "mask = within & (row >= 0)\n        x"),
+    "rows of the next matrix": ("mask = (row < high - k * DOWN) & within\n        x", "mask = within & (row >= 0)\n        x"),
     "of tall columns the second tile for the first": ("kept[k][0] - mean, kept[k][1], n, OPTIONS, A, TILES <= _WITH_W)\n\n\n@triton.jit\ndef columns", "kept[0][0] - mean, kept[k][1], n, OPTIONS, A, TILES <= _WITH_W)\n\n\n@triton.jit\ndef columns"),
     "of very tall columns the last rows left out": ("for j in range(0, r1, DOWN):\n        mask", "for j in range(0, r1 - DOWN, DOWN):\n        mask"),
     "groups taken for columns": ("if GROUPED:\n        other", "if False:\n        other"),
