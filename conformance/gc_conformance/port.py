@@ -8,6 +8,7 @@
     optimizer(kind, params, axes, **hyper)     kind "sgd", "adam" or "adamw"; `params` and `axes` are dicts by parameter
                                                name; returns an object with `step(grads)` and `params()`; see
                                                `chapters/optimizer.py`
+    switched(params, layers, gc, **options)    any optimizer with a switch for GC; see `chapters/switch.py`
 
 It may be a module, a namespace, an instance, or one function, which is taken for `centralize`. It may add
 
@@ -19,6 +20,8 @@ It may be a module, a namespace, an instance, or one function, which is taken fo
     sgd_first_step                       "damped" (when absent): the momentum buffer starts at zero, and the first step
                                          is m <- (1 - dampening) g. "undamped": `optimizer("sgd", ...)` starts as
                                          PyTorch does, m <- g
+    layout, decay, linear, centralizes, changes_gradients
+                                         of an optimizer with a switch; see `chapters/switch.py`
 
 `NotImplementedError`, from a function or for one of its options, means *not provided*. An option that has its default
 value is never passed, so a port need not know the options it does not offer.
@@ -51,8 +54,17 @@ FUNCTIONS = (
     "projection_matrix",
     "centralize_layer",
     "optimizer",
+    "switched",
 )
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+# What a port with a switch says of its optimizer; the first is what is taken where it says nothing.
+DECLARED: dict[str, tuple] = {
+    "layout": ("out_first", "out_last"),
+    "decay": (None, "l2", "decoupled"),
+    "linear": (False, True),
+    "centralizes": ("all", "convolutions"),
+    "changes_gradients": (False, True),
+}
 
 
 class PortError(Exception):
@@ -97,6 +109,13 @@ class Port:
         if self.sgd_first_step not in ("damped", "undamped"):
             raise PortError(f'{source}: sgd_first_step must be "damped" or "undamped", and is {self.sgd_first_step!r}.')
 
+        says = target if self.provides("switched") else None
+        self.declared = {name: getattr(says, name, choices[0]) for name, choices in DECLARED.items()}
+        for name, value in self.declared.items():
+            if value not in DECLARED[name]:
+                choices = ", ".join(map(repr, DECLARED[name]))
+                raise PortError(f"{source}: {name} must be one of {choices}, and is {value!r}.")
+
     @property
     def real_dtypes(self) -> tuple[str, ...]:
         return tuple(d for d in self.dtypes if not d.startswith("complex"))
@@ -114,6 +133,11 @@ class Port:
 
     def spell_array(self, expression: str) -> str:
         return f"port.from_numpy({expression})" if self._converts("from_numpy") else expression
+
+    def script(self, case: Any, show: str | None, note: str) -> str:
+        """The lines that reproduce a run with a switch, where the port's adapter writes them; "" elsewhere."""
+        write = getattr(self._object, "script", None)
+        return str(write(case, show, note)) if callable(write) and not self._single else ""
 
     def _converts(self, name: str) -> bool:
         return not self._single and callable(getattr(self._object, name, None))

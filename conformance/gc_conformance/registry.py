@@ -10,7 +10,7 @@ from hypothesis.strategies import SearchStrategy
 
 from .port import Port
 
-CHAPTERS = ("operator", "numerics", "layers", "sgdm", "adam", "optimizer", "theory", "errors")
+CHAPTERS = ("operator", "numerics", "layers", "sgdm", "adam", "optimizer", "switch", "theory", "errors")
 LEVELS = ("gc", "contract")
 
 
