@@ -64,6 +64,7 @@ DECLARED: dict[str, tuple] = {
     "linear": (False, True),
     "centralizes": ("all", "convolutions"),
     "changes_gradients": (False, True),
+    "library": (None, "torch", "jax", "keras"),
 }
 
 
@@ -134,10 +135,10 @@ class Port:
     def spell_array(self, expression: str) -> str:
         return f"port.from_numpy({expression})" if self._converts("from_numpy") else expression
 
-    def script(self, case: Any, show: str | None, note: str) -> str:
-        """The lines that reproduce a run with a switch, where the port's adapter writes them; "" elsewhere."""
-        write = getattr(self._object, "script", None)
-        return str(write(case, show, note)) if callable(write) and not self._single else ""
+    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, str, str, str] | None:
+        """How a reproduction spells a run with a switch, where the port's adapter knows: see `switch_runs`."""
+        spell = getattr(self._object, "spelling", None)
+        return spell(options, changed) if callable(spell) and not self._single else None  # type: ignore[return-value]
 
     def _converts(self, name: str) -> bool:
         return not self._single and callable(getattr(self._object, name, None))

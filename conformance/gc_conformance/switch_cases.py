@@ -11,6 +11,7 @@ from hypothesis.strategies import SearchStrategy
 
 from .chapters.layers import ROWS, Row
 from .port import Port
+from .ports.storage import stores
 from .strategies import SEEDS, Array
 from .switch_runs import Case, Layer, unit
 
@@ -119,7 +120,13 @@ def of_layers(
     """Runs over one parameter of the chapter `layers`, beside an ordinary weight, as the port's framework stores it."""
 
     def of(port: Port) -> SearchStrategy:
-        rows = [row for row in ROWS if row.id in ids or row.kind in kinds]
+        library = port.declared["library"]
+        rows = [
+            row
+            for row in ROWS
+            if (row.id in ids or row.kind in kinds)
+            and any(stores(library, row.kind, row.stored, **options) for options in row.options or ({},))
+        ]
 
         @st.composite
         def layers(draw) -> dict[str, tuple[Layer, tuple[int, ...]]]:

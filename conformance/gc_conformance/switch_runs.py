@@ -94,28 +94,40 @@ class Case:
         return f"switched(params, layers, gc{options}), {weights}, then a step with each gradient of {grads}{follow}"
 
     def reproduce(self, port: Port, show: str | None = None, note: str = "") -> str:
-        """Ten lines at most that run without the suite, or the port's own, where an adapter writes them."""
-        if native := port.script(self, show, note):
-            return native
-        to = port.spell_array("{}")
-        back = "np.asarray(port.to_numpy({}))" if to != "{}" else "np.asarray({})"
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        bent = f" + bend(n, {back.format('now[n]')})" if self.bends else ""
-        changed = to.format(f"change(n, g[n]{bent}, {back.format('now[n]')}).astype(g[n].dtype)")
+        """Ten lines at most, which run without the suite."""
+        bent = " + bend(n, {0})" if self.bends else ""
+
+        def changed(w: str) -> str:
+            return f"change(n, g[n]{bent.format(w)}, {w}).astype(g[n].dtype)"
+
+        head, build, step, read = port.spelling(self.options, changed) or self._plainly(port, changed)
         return "\n".join(
             [
-                imports(port, *(a.expression for a in self.weights.values())),
+                f"import numpy as np; {head}",
                 f"weights = {self._spelled(self.weights)}",
-                f"layers = { {n: layer.words for n, layer in self.layers.items()} }",
                 f"steps = [{', '.join(map(self._spelled, self.grads))}]",
                 *self.helpers(),
                 "def run(gc, change=lambda n, g, w: g, names=weights):",
-                f"    optimizer = port.switched({{n: {to.format('weights[n].copy()')} for n in names}}, "
-                f"{{n: layers[n] for n in names}}, gc{options})",
-                f"    for g in steps: optimizer.step(lambda now: {{n: {changed} for n in now}})",
-                f"    return {{n: {back.format('a')} for n, a in optimizer.params().items()}}",
+                f"    {build}",
+                f"    for g in steps: {step}",
+                f"    return {read}",
                 f"print({show or SHOW}){comment(note)}",
             ]
+        )
+
+    def _plainly(self, port: Port, changed: Callable[[str], str]) -> tuple[str, str, str, str]:
+        """The head, and how an optimizer is built, makes a step and is read, with the port's own functions."""
+        to = port.spell_array("{}")
+        back = "np.asarray(port.to_numpy({}))" if to != "{}" else "np.asarray({})"
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        layers = {name: layer.words for name, layer in self.layers.items()}
+        gradients = to.format(changed(back.format("now[n]")))
+        return (
+            imports(port).removeprefix("import numpy as np; "),
+            f"params = {{n: {to.format('weights[n].copy()')} for n in names}}; layers = {layers}; "
+            f"optimizer = port.switched(params, {{n: layers[n] for n in names}}, gc{options})",
+            f"optimizer.step(lambda now: {{n: {gradients} for n in now}})",
+            f"{{n: {back.format('a')} for n, a in optimizer.params().items()}}",
         )
 
     @staticmethod

@@ -146,7 +146,7 @@ class SharpnessAware(Momentum):
 
     def read(self, gradients):
         first = super().read(gradients)
-        norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in first.values())) + 1e-12
+        norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in first.values())) + 1e-12
         kept = dict(self.values)
         self.values = {name: (w + self.rho / norm * first[name]).astype(w.dtype) for name, w in kept.items()}
         second = super().read(gradients)
@@ -173,7 +173,7 @@ class ClippedByNorm(Momentum):
     decoupled = True
 
     def transformed(self, g):
-        norm = np.sqrt(sum(float((x.astype(np.float64) ** 2).sum()) for x in g.values()))
+        norm = math.sqrt(sum(float((x.astype(np.float64) ** 2).sum()) for x in g.values()))
         return {name: x * (100.0 / norm) if norm > 100 else x for name, x in g.items()}
 
 
