@@ -61,6 +61,15 @@ def run_command(
     seed: SeedOption = 0,
     chapter: ChapterOption = None,
     property: Annotated[list[str] | None, typer.Option(help="Only this property id; may be repeated.")] = None,
+    switch: Annotated[
+        str | None, typer.Option(help="PORT is an optimizer, and this argument switches GC: NAME, or NAME=ON,OFF.")
+    ] = None,
+    built_with: Annotated[
+        list[str] | None, typer.Option("--with", help="NAME=VALUE, an argument that it is built with; may be repeated.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Its framework: torch, optax or keras. Told from it, if it can be.")
+    ] = None,
     known: Annotated[Path | None, typer.Option(help="List of known failures, TOML or JSON.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here; - for stdout.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report here, one page.")] = None,
@@ -70,7 +79,7 @@ def run_command(
     try:
         select(level, chapter, property)
         with _quiet(json_only):
-            loaded = [load(target) for target in ports]
+            loaded = [load(target, switch=switch, built_with=built_with or (), adapter=adapter) for target in ports]
         lists = read_for(known, loaded) if known else {}
     except (PortError, KnownError, ValueError) as error:
         raise CannotRun(str(error)) from error

@@ -35,7 +35,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,7 +135,7 @@ class Port:
     def spell_array(self, expression: str) -> str:
         return f"port.from_numpy({expression})" if self._converts("from_numpy") else expression
 
-    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, str, str, str] | None:
+    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...] | None:
         """How a reproduction spells a run with a switch, where the port's adapter knows: see `switch_runs`."""
         spell = getattr(self._object, "spelling", None)
         return spell(options, changed) if callable(spell) and not self._single else None  # type: ignore[return-value]
@@ -189,11 +189,14 @@ class Port:
         return self._functions[name]
 
 
-def load(target: object) -> Port:
+def load(
+    target: object, *, switch: str | None = None, built_with: Sequence[str] = (), adapter: str | None = None
+) -> Port:
     """Return the port that `target` names or is.
 
     Args:
         target: "package.module", "package.module:attribute", "file.py", "file.py:function", or the object itself.
+        switch, built_with, adapter: `target` is an optimizer of a framework, made a port by `ports.adapt`.
 
     Raises:
         PortError: it cannot be imported, or offers none of the functions of a port.
@@ -208,6 +211,10 @@ def load(target: object) -> Port:
         if not hasattr(found, part):
             raise PortError(f"{path} has no {attribute!r}.")
         found = getattr(found, part)
+    if switch or adapter or built_with:
+        from .ports import adapt
+
+        found = adapt(found, switch=switch, built_with=built_with, framework=adapter)
     return Port(found, target, _import_line(path, attribute, _is_single_function(found)))
 
 

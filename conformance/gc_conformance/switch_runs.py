@@ -100,23 +100,23 @@ class Case:
         def changed(w: str) -> str:
             return f"change(n, g[n]{bent.format(w)}, {w}).astype(g[n].dtype)"
 
-        head, build, step, read = port.spelling(self.options, changed) or self._plainly(port, changed)
+        head, build, step, read, state = port.spelling(self.options, changed) or self._plainly(port, changed)
         return "\n".join(
             [
                 f"import numpy as np; {head}",
                 f"weights = {self._spelled(self.weights)}",
                 f"steps = [{', '.join(map(self._spelled, self.grads))}]",
                 *self.helpers(),
-                "def run(gc, change=lambda n, g, w: g, names=weights):",
-                f"    {build}",
-                f"    for g in steps: {step}",
-                f"    return {read}",
+                "def run(gc, change=lambda n, g, w: g, names=weights, state=False):",
+                f"    {build}; seen = []",
+                f"    for g in steps: {step}; seen.append({read})",
+                f"    return {state} if state else seen",
                 f"print({show or SHOW}){comment(note)}",
             ]
         )
 
-    def _plainly(self, port: Port, changed: Callable[[str], str]) -> tuple[str, str, str, str]:
-        """The head, and how an optimizer is built, makes a step and is read, with the port's own functions."""
+    def _plainly(self, port: Port, changed: Callable[[str], str]) -> tuple[str, str, str, str, str]:
+        """The head, and how an optimizer is built, steps, is read, and its state, with the port's own functions."""
         to = port.spell_array("{}")
         back = "np.asarray(port.to_numpy({}))" if to != "{}" else "np.asarray({})"
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -128,6 +128,7 @@ class Case:
             f"optimizer = port.switched(params, {{n: layers[n] for n in names}}, gc{options})",
             f"optimizer.step(lambda now: {{n: {gradients} for n in now}})",
             f"{{n: {back.format('a')} for n, a in optimizer.params().items()}}",
+            f"{{n: {back.format('a')} for n, a in optimizer.state().items()}}",
         )
 
     @staticmethod

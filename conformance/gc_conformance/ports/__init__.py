@@ -14,10 +14,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ..port import PortError
-from .switch import Switch
+from .switch import Switch, options_of
 
 FRAMEWORKS = ("torch", "optax", "keras", "jax")
 
@@ -39,14 +40,14 @@ def framework_of(found: Any) -> str | None:
 
 
 def adapt(
-    found: Any, *, switch: str | None = None, options: dict[str, Any] | None = None, framework: str | None = None
+    found: Any, *, switch: str | None = None, built_with: Sequence[str] = (), framework: str | None = None
 ) -> Any:
     """The port that an optimizer with a switch is.
 
     Args:
         found: an optimizer class, or a function that builds one.
         switch: the argument that switches GC: its name, for True and False; or name=on,off or name=on,off,update.
-        options: every other argument that it is built with.
+        built_with: every other argument that it is built with, as name=value.
         framework: "torch", "optax", "keras" or "jax"; found from the object without it.
 
     Raises:
@@ -55,7 +56,7 @@ def adapt(
     framework = framework or framework_of(found)
     name = getattr(found, "__qualname__", repr(found))
     if framework not in FRAMEWORKS:
-        raise PortError(f"{name}: no framework can be told from it; name one by --adapter {'|'.join(FRAMEWORKS)}.")
+        raise PortError(f"{name}: no framework can be told from it; name one by --adapter torch, optax or keras.")
     if not callable(found):
         raise PortError(f"{name} is a {type(found).__name__}; a switch needs a class or a function that builds one.")
     try:
@@ -66,6 +67,6 @@ def adapt(
         raise PortError(f"{framework} has no optimizers with a switch; use optax.")
     if not switch:
         raise PortError(f"{name} is an optimizer; name the argument that switches GC by --switch.")
-    port = adapter.optimizer(found, Switch.parse(switch), **(options or {}))
-    port.name = f"{name}({port.switch.text}{''.join(f', {k}={v!r}' for k, v in (options or {}).items())})"
+    port = adapter.optimizer(found, Switch.parse(switch), **options_of(built_with))
+    port.name = f"{name}({', '.join([port.switch.text, *built_with])})"
     return port

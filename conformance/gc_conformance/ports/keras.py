@@ -77,7 +77,7 @@ class Optimizer:
             raise NotImplementedError(f"{', '.join(unknown)} is none of its arguments")
         return Steps(made, params, arguments)
 
-    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, str, str, str]:
+    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
         fixed = "".join(f", {k}={v!r}" for k, v in {**self.options, **options}.items())
         return (
@@ -85,7 +85,8 @@ class Optimizer:
             "p = {n: keras.Variable(weights[n]) for n in names}; "
             f"optimizer = {name}(**{self.switch.arguments}[gc]{fixed}); optimizer.build([*p.values()])",
             f"optimizer.apply([keras.ops.convert_to_tensor({changed('np.asarray(p[n])')}) for n in p], [*p.values()])",
-            "{n: np.asarray(p[n]) for n in p}",
+            "{n: np.array(p[n]) for n in p}",
+            "[np.array(v) for v in optimizer.variables]",
         )
 
 

@@ -63,16 +63,17 @@ class Optimizer:
                 raise NotImplementedError(str(refusal)) from refusal
             raise
 
-    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, str, str, str]:
+    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
         fixed = "".join(f", {k}={v!r}" for k, v in {**self.options, **options}.items())
         gradients = f"{{n: jnp.asarray({changed('np.asarray(p[n])')}) for n in p}}"
         return (
             f"import jax.numpy as jnp, optax; {line}",
             "p = {n: jnp.asarray(weights[n]) for n in names}; "
-            f"tx = {name}(**{self.switch.arguments}[gc]{fixed}); state = tx.init(p)",
-            f"u, state = tx.update({gradients}, state, p); p = optax.apply_updates(p, u)",
+            f"tx = {name}(**{self.switch.arguments}[gc]{fixed}); kept = tx.init(p)",
+            f"u, kept = tx.update({gradients}, kept, p); p = optax.apply_updates(p, u)",
             "p",
+            "kept",
         )
 
 

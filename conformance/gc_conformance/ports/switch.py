@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,14 +49,20 @@ class Switch:
 
 
 def value_of(text: str) -> Any:
-    """A value as it is written on the command line: a number, a tuple, True, None; anything else is text."""
+    """A value as it is written on the command line: a number, a tuple, True, None, package.module:name, or text."""
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        module, _, name = text.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as missing:
+            raise PortError(f"--with {text}: {missing}.") from missing
     try:
         return ast.literal_eval({"none": "None", "true": "True", "false": "False"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
         return text
 
 
-def options_of(words: list[str]) -> dict[str, Any]:
+def options_of(words: Sequence[str]) -> dict[str, Any]:
     """The arguments of `--with name=value`, repeated.
 
     Raises:
@@ -88,7 +96,8 @@ def check(made: Callable, switch: Switch, options: dict[str, Any], given: int) -
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in asked
     ]
     if needed:
-        raise PortError(f"{name} cannot be built without {', '.join(needed)}: give --with {needed[0]}=VALUE.")
+        how = f"give --with {needed[0]}=VALUE (a class or function as package.module:NAME)"
+        raise PortError(f"{name} cannot be built without {', '.join(needed)}: {how}.")
 
 
 def _mentions(made: Callable, argument: str) -> bool:

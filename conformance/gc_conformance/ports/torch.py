@@ -109,7 +109,7 @@ class Optimizer:
             raise NotImplementedError(f"{', '.join(unknown)} is none of its arguments")
         return Steps(made, params, arguments, self.closure)
 
-    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, str, str, str]:
+    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
         fixed = "".join(f", {k}={v!r}" for k, v in {**self.options, **options}.items())
         gradients = f"[setattr(p[n], 'grad', torch.tensor({changed('p[n].detach().numpy()')})) for n in p]"
@@ -120,7 +120,8 @@ class Optimizer:
             f"optimizer.step(lambda: {gradients} and torch.ones(()))"
             if self.closure
             else f"{gradients}; optimizer.step()",
-            "{n: p[n].detach() for n in p}",
+            "{n: p[n].detach().clone() for n in p}",
+            "optimizer.state_dict()['state']",
         )
 
 
@@ -146,7 +147,7 @@ def optimizer(
         switch: the argument that switches GC, as `Switch.parse` reads it: "use_gc", or "gc_on=gradient,none", or by
             place the arguments, {"gradient": {...}, "off": {...}}.
         plain: the same optimizer without a switch.
-        closure: whether step is to be given a closure; without it, where its signature demands one.
+        closure: whether step is to be given a closure; without it, where it makes no step without one.
         dtypes: that it claims.
         declared: what the chapter `switch` lets a port declare: layout, decay, linear, centralizes, changes_gradients.
         options: every other argument that it is built with.
@@ -156,15 +157,12 @@ def optimizer(
     """
     switch = Switch.parse(switch)
     check(made, switch, options, given=1)
-    if closure is None:
-        step = inspect.signature(made.step).parameters.get("closure") if hasattr(made, "step") else None
-        closure = step is not None and step.default is step.empty
-    port = Optimizer(made, switch, plain, closure, options)
+    port = Optimizer(made, switch, plain, bool(closure), options)
     port.dtypes = dtypes  # type: ignore[attr-defined]
     for name, value in (declared or {}).items():
         setattr(port, name, value)
     try:
-        probe = port.switched({"weight": torch.ones(3, 4)}, {"weight": {"kind": "linear", "stored": "out in"}}, "off")
+        probe = _probe(port)
         if not hasattr(probe.optimizer, "step"):
             raise TypeError(f"it returns a {type(probe.optimizer).__name__}, which has no step")
     except Exception as error:
@@ -172,7 +170,22 @@ def optimizer(
         raise PortError(
             f"{name} cannot be built: {type(error).__name__}: {error} (arguments: --with NAME=VALUE)."
         ) from error
+    if closure is None:
+        port.closure = not _steps(probe) and "closure" in inspect.signature(probe.optimizer.step).parameters
     return port
+
+
+def _probe(port: Optimizer) -> Steps:
+    return port.switched({"weight": torch.ones(3, 4)}, {"weight": {"kind": "linear", "stored": "out in"}}, "off")
+
+
+def _steps(probe: Steps) -> bool:
+    """Whether it makes a step without a closure."""
+    try:
+        probe.step(lambda params: {name: torch.ones_like(w) for name, w in params.items()})
+    except Exception:
+        return False
+    return True
 
 
 def function(
