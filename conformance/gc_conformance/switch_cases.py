@@ -115,7 +115,7 @@ def cases(
 
 
 def of_layers(
-    *, kinds: Sequence[str] = (), ids: Sequence[str] = (), steps: Sequence[int] = (1, 3)
+    *, kinds: Sequence[str] = (), ids: Sequence[str] = (), steps: Sequence[int] = (1, 8)
 ) -> Callable[[Port], SearchStrategy]:
     """Runs over one parameter of the chapter `layers`, beside an ordinary weight, as the port's framework stores it."""
 

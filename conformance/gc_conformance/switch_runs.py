@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .port import Port
+from .port import NotProvided, Port
 from .result import Violation
 from .strategies import Array, comment, imports
 
@@ -256,12 +256,23 @@ def agree(
         state: compare the state after the last step, too.
     """
     want = run(port, case, *reference, names=run_names)
+    resting(case, want, reference[1])
     if not any(True for _ in differences(case, got, want, None, names, state)):
         return
     spread = [run(port, *_swap(case, reference, k), names=run_names) for k in range(DIRECTIONS)]
     for name, when, at, a, b, bound in differences(case, got, want, spread, names, state):
         index = f"[{', '.join(map(str, at))}]" if at else ""
         raise Violation(f"{name}{index}{when} is {a!r}, and must be {b!r} within {bound:.1e}: {why}", show)
+
+
+def resting(case: Case, want: Outcome, change: Change | None) -> None:
+    """Nothing is judged of a parameter that no step has moved, though it had a gradient: some warm up for long."""
+    for name, w in want.params[-1].items():
+        start = case.weights[name].value
+        if np.array_equal(w, start):
+            given = [case.gradient(number, name, start.astype(np.float64)) for number in range(len(case.grads))]
+            if any(np.any(change(name, g, start.astype(np.float64)) if change else g) for g in given):
+                raise NotProvided(f"it moves nothing in {len(case.grads)} steps")
 
 
 def _swap(case: Case, reference: tuple[str | None, Change | None], k: int) -> tuple[Case, str | None, Change]:

@@ -15,7 +15,7 @@
                "update": on; the step is centralized instead
                "off": the same optimizer with its switch off
                None: the optimizer that it is without a switch, for instance the class that it extends
-    options    weight_decay, in some properties
+    options    weight_decay, in some properties; without it there must be none
 
 What the port does not have is `NotImplementedError`. It may also declare, as attributes, the first being the default:
 

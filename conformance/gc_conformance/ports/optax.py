@@ -11,7 +11,7 @@ import optax
 from ..port import PortError
 from . import storage
 from .jax import copy, from_numpy, own_dtypes, to_numpy
-from .switch import Switch, check, imported
+from .switch import Switch, check, imported, without_decay
 
 __all__ = ["copy", "from_numpy", "in_front", "optimizer", "to_numpy"]
 
@@ -57,7 +57,7 @@ class Optimizer:
         if made is None:
             raise NotImplementedError("no optimizer without a switch is named")
         try:
-            return made(**{**self.options, **self.switch.of(gc), **options})
+            return made(**{**without_decay(made), **self.options, **self.switch.of(gc), **options})
         except TypeError as refusal:
             if any(f"'{name}'" in str(refusal) for name in options):
                 raise NotImplementedError(str(refusal)) from refusal
@@ -65,7 +65,8 @@ class Optimizer:
 
     def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
-        fixed = "".join(f", {k}={v!r}" for k, v in {**self.options, **options}.items())
+        given = {**without_decay(self.made), **self.options, **options}
+        fixed = "".join(f", {k}={v!r}" for k, v in given.items())
         gradients = f"{{n: jnp.asarray({changed('np.asarray(p[n])')}) for n in p}}"
         return (
             f"import jax.numpy as jnp, optax; {line}",

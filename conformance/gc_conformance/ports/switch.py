@@ -111,6 +111,12 @@ def _mentions(made: Callable, argument: str) -> bool:
     return False
 
 
+def without_decay(made: Callable) -> dict[str, Any]:
+    """`weight_decay=0.0`, for what has another default: the suite says itself where there is to be decay."""
+    decay = inspect.signature(made).parameters.get("weight_decay")
+    return {"weight_decay": 0.0} if decay is not None and decay.default not in (decay.empty, None, 0) else {}
+
+
 def imported(made: Any) -> tuple[str, str]:
     """A line that imports an object, and its name afterwards; an object that no line can import is `made`."""
     module, name = getattr(made, "__module__", ""), getattr(made, "__qualname__", "")

@@ -21,7 +21,7 @@ import torch
 from ..port import PortError
 from . import storage
 from .function import Function
-from .switch import Switch, check, imported
+from .switch import Switch, check, imported, without_decay
 
 
 def from_numpy(array: np.ndarray) -> torch.Tensor:
@@ -104,14 +104,15 @@ class Optimizer:
         made = self.plain if gc is None else self.made
         if made is None:
             raise NotImplementedError("no optimizer without a switch is named")
-        arguments = {**self.options, **self.switch.of(gc), **options}
+        arguments = {**without_decay(made), **self.options, **self.switch.of(gc), **options}
         if unknown := [name for name in options if not _takes(made, name)]:
             raise NotImplementedError(f"{', '.join(unknown)} is none of its arguments")
         return Steps(made, params, arguments, self.closure)
 
     def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
-        fixed = "".join(f", {k}={v!r}" for k, v in {**self.options, **options}.items())
+        given = {**without_decay(self.made), **self.options, **options}
+        fixed = "".join(f", {k}={v!r}" for k, v in given.items())
         gradients = f"[setattr(p[n], 'grad', torch.tensor({changed('p[n].detach().numpy()')})) for n in p]"
         return (
             f"import torch; {line}",
