@@ -15,10 +15,11 @@ import numpy as np
 
 from .chapters.layers import ROWS
 from .honest import AdamState, SGDMState, Stateful, Straight
+from .judging import judge
 from .port import load
 from .registry import PROPERTIES
 from .result import PropertyResult
-from .runner import PROFILES, judge
+from .runner import PROFILES
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ class Mutant:
 MUTANTS: dict[str, Mutant] = {}
 
 
-def kill(mutant: Mutant, *, seed: int = 0) -> PropertyResult:
+def kill(mutant: Mutant, *, seed: int = 0, profile: str = "standard") -> PropertyResult:
     """Hold the mutant to its own property, all others off. It is killed if the result's status is "failed"."""
     prop = PROPERTIES[mutant.kills]
-    examples = max(1, round(PROFILES["standard"] * prop.share))
-    return judge(prop, load(mutant.make()), seed=seed, examples=examples, shrink=False)
+    return judge(prop, load(mutant.make()), seed=seed, examples=prop.examples(PROFILES[profile]), shrink=False)
 
 
 def mutant(kills: str, name: str = "") -> Callable[[type], type]:
@@ -1569,3 +1569,83 @@ class OptionsUnchecked(Stateful):
 
     def step(self, grads):
         pass
+
+
+# Inputs and buffers, whatever their size, layout and axes.
+
+
+@mutant("operator.input_unchanged")
+class OverwritesLargeInputs(Straight):
+    """Works in place above 100 elements."""
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if grad.size > 100 and grad.flags.writeable:
+            grad[...] = done
+        return done
+
+
+@mutant("operator.input_unchanged")
+class OverwritesStridedInputs(Straight):
+    """Works in place where the input is not contiguous."""
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if not grad.flags.c_contiguous and grad.flags.writeable:
+            grad[...] = done
+        return done
+
+
+@mutant("operator.input_unchanged")
+class OverwritesGaps(Straight):
+    """Writes beside the elements of an input that is part of a larger array."""
+
+    def centralize(self, grad, axis):
+        if isinstance(grad.base, np.ndarray) and grad.base.flags.writeable and grad.base.ndim == grad.ndim:
+            kept, grad.base[...] = grad.copy(), 0
+            grad[...] = kept
+        return super().centralize(grad, axis)
+
+
+@mutant("operator.input_unchanged")
+class OverwritesWithoutAxes(Straight):
+    """Zeroes what is not a weight, having copied it."""
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if axis is None and grad.flags.writeable:
+            grad[...] = 0
+        return done
+
+
+@mutant("operator.result_is_its_own")
+class ReusesLargeBuffers(Straight):
+    """Returns the same buffer for all large arrays of one shape."""
+
+    def __init__(self):
+        self.buffers: dict = {}
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if grad.size <= 100:
+            return done
+        buffer = self.buffers.setdefault((grad.shape, grad.dtype.name), done)
+        buffer[...] = done
+        return buffer
+
+
+@mutant("layers.input_unchanged")
+class LayersInPlace(Straight):
+    """Centralizes the gradient of a layer in place."""
+
+    def centralize_layer(self, kind, grad, **layer):
+        grad[...] = super().centralize_layer(kind, grad, **layer)
+        return grad
+
+
+@optimizer_mutant("optimizer.biases_left_alone")
+class CentralizesBiases(Stateful):
+    """Centralizes biases, too."""
+
+    def step(self, grads):
+        super().step({name: g - g.mean() if self.axes[name] is None else g for name, g in grads.items()})
