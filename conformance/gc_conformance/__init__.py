@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .port import NotProvided, Port, PortError
     from .port import load as load_port
-    from .registry import CHAPTERS, LEVELS, PROPERTIES, Property
+    from .registry import CHAPTERS, LEVELS, PROPERTIES, VERSION, Property
     from .result import PropertyResult, RunResult, Violation
     from .runner import PROFILES, run
+    from .testing import parametrize
 
 # Nothing is imported before it is asked for: the pytest plugin is loaded wherever this distribution is installed.
 _HOMES = {
     "port": ("NotProvided", "Port", "PortError", "load_port"),
-    "registry": ("CHAPTERS", "LEVELS", "PROPERTIES", "Property"),
+    "registry": ("CHAPTERS", "LEVELS", "PROPERTIES", "VERSION", "Property"),
     "result": ("PropertyResult", "RunResult", "Violation"),
     "runner": ("PROFILES", "run"),
+    "testing": ("parametrize",),
 }
 
 __all__ = [
@@ -39,8 +41,10 @@ __all__ = [
     "Property",
     "PropertyResult",
     "RunResult",
+    "VERSION",
     "Violation",
     "load_port",
+    "parametrize",
     "run",
 ]
 

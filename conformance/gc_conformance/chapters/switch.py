@@ -47,7 +47,7 @@ GC = 'run("gradient")'
 ON_IS_OFF = "the same optimizer without GC gives that for the centralized gradients"
 
 
-def relation(id: str, *, cases: Any, share: float = 1.0):
+def relation(id: str, *, cases: Any, share: float = 1.0, basic: bool = False):
     """Register a check of this chapter. It is not judged in half precision, whose small numbers leave no room."""
 
     def register(check: Callable[[Port, Case], None]) -> Callable[[Port, Case], None]:
@@ -60,7 +60,7 @@ def relation(id: str, *, cases: Any, share: float = 1.0):
                 stumbles(port, case)
                 raise
 
-        return property(f"switch.{id}", needs="switched", cases=cases, share=share)(judged)
+        return property(f"switch.{id}", needs="switched", cases=cases, share=share, since=2, basic=basic)(judged)
 
     return register
 
@@ -120,7 +120,7 @@ def off_is_plain(port: Port, case: Case) -> None:
     agree(port, case, got, (None, None), "the optimizer without a switch gives that", show='run("off"), run(None)')
 
 
-@relation("first_step", share=0.5, cases=cases(steps=(1,)))
+@relation("first_step", share=0.5, basic=True, cases=cases(steps=(1,)))
 def first_step(port: Port, case: Case) -> None:
     """The first step with GC is the step without GC of the centralized gradient."""
     on_is_off(port, case)

@@ -6,10 +6,11 @@ its property alone. Every property of the suite has at least one mutant of its o
 
 from __future__ import annotations
 
+from ..judging import judge
 from ..port import load
 from ..registry import PROPERTIES
 from ..result import PropertyResult
-from ..runner import PROFILES, judge
+from ..runner import PROFILES
 from . import adam, errors, layers, numerics, operator, optimizer, sgdm, switch, theory  # noqa: F401
 from .register import MUTANTS, Mutant
 
@@ -19,5 +20,5 @@ __all__ = ["MUTANTS", "Mutant", "kill"]
 def kill(mutant: Mutant, *, seed: int = 0, profile: str = "standard") -> PropertyResult:
     """Hold the mutant to its own property, all others off. It is killed if the result's status is "failed"."""
     prop = PROPERTIES[mutant.kills]
-    examples = max(1, round(PROFILES[profile] * prop.share))
+    examples = prop.examples(PROFILES[profile])
     return judge(prop, load(mutant.make()), seed=seed, examples=examples, shrink=False)

@@ -118,3 +118,12 @@ class LayoutsSwappedLast(Straight):
 
     def fan_in_axes(self, shape, layout):
         return super().fan_in_axes(shape, "out_first")
+
+
+@mutant("layers.input_unchanged")
+class LayersInPlace(Straight):
+    """Centralizes the gradient of a layer in place."""
+
+    def centralize_layer(self, kind, grad, **layer):
+        grad[...] = super().centralize_layer(kind, grad, **layer)
+        return grad

@@ -382,3 +382,63 @@ class ComplexLosesImaginary(Straight):
 
     def centralize(self, grad, axis):
         return super().centralize(grad.real if np.iscomplexobj(grad) else grad, axis)
+
+
+@mutant("operator.input_unchanged")
+class OverwritesLargeInputs(Straight):
+    """Works in place above 100 elements."""
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if grad.size > 100 and grad.flags.writeable:
+            grad[...] = done
+        return done
+
+
+@mutant("operator.input_unchanged")
+class OverwritesStridedInputs(Straight):
+    """Works in place where the input is not contiguous."""
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if not grad.flags.c_contiguous and grad.flags.writeable:
+            grad[...] = done
+        return done
+
+
+@mutant("operator.input_unchanged")
+class OverwritesGaps(Straight):
+    """Writes beside the elements of an input that is part of a larger array."""
+
+    def centralize(self, grad, axis):
+        if isinstance(grad.base, np.ndarray) and grad.base.flags.writeable and grad.base.ndim == grad.ndim:
+            kept, grad.base[...] = grad.copy(), 0
+            grad[...] = kept
+        return super().centralize(grad, axis)
+
+
+@mutant("operator.input_unchanged")
+class OverwritesWithoutAxes(Straight):
+    """Zeroes what is not a weight, having copied it."""
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if axis is None and grad.flags.writeable:
+            grad[...] = 0
+        return done
+
+
+@mutant("operator.result_is_its_own")
+class ReusesLargeBuffers(Straight):
+    """Returns the same buffer for all large arrays of one shape."""
+
+    def __init__(self):
+        self.buffers: dict = {}
+
+    def centralize(self, grad, axis):
+        done = super().centralize(grad, axis)
+        if grad.size <= 100:
+            return done
+        buffer = self.buffers.setdefault((grad.shape, grad.dtype.name), done)
+        buffer[...] = done
+        return buffer

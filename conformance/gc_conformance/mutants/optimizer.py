@@ -188,3 +188,11 @@ class DecaysOutside(Stateful):
         self.hyper["weight_decay"] = decay
         for name, w in before.items():
             self.values[name] = (self.values[name] - self.hyper["lr"] * decay * w).astype(w.dtype)
+
+
+@mutant("optimizer.biases_left_alone")
+class CentralizesBiases(Stateful):
+    """Centralizes biases, too."""
+
+    def step(self, grads):
+        super().step({name: g - g.mean() if self.axes[name] is None else g for name, g in grads.items()})
