@@ -13,6 +13,7 @@ import inspect
 import io
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..port import PortError
 from . import storage
 from .function import Function
 from .switch import Switch, check, imported, without_decay
+from .torch_model import model_of
 
 
 def from_numpy(array: np.ndarray) -> torch.Tensor:
@@ -46,11 +48,10 @@ def copy(tensor: torch.Tensor) -> torch.Tensor:
 class Steps:
     """An optimizer over new parameters. `loss` is what its closure returns: the gradients are the suite's."""
 
-    def __init__(self, made: Callable, params: dict[str, torch.Tensor], arguments: dict[str, Any], closure: bool):
-        self.parameters = {name: torch.nn.Parameter(w.clone()) for name, w in params.items()}
+    def __init__(self, made: Callable, given: Any, parameters: dict[str, torch.nn.Parameter], closure: bool):
+        self.parameters, self.closure = parameters, closure
         with contextlib.redirect_stdout(io.StringIO()):  # some print a page when they are made
-            self.optimizer = made(list(self.parameters.values()), **arguments)
-        self.closure = closure
+            self.optimizer = made(given)
 
     def step(self, gradients: Callable[[dict], dict]) -> None:
         def closure() -> torch.Tensor:
@@ -94,8 +95,10 @@ class Optimizer:
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
 
-    def __init__(self, made: Callable, switch: Switch, plain: Callable | None, closure: bool, options: dict[str, Any]):
-        self.made, self.switch, self.plain, self.closure, self.options = made, switch, plain, closure, options
+    model, closure = False, False
+
+    def __init__(self, made: Callable, switch: Switch, plain: Callable | None, options: dict[str, Any]):
+        self.made, self.switch, self.plain, self.options = made, switch, plain, options
         self.name = f"{getattr(made, '__qualname__', made)}({switch.text})"
 
     def switched(self, params, layers, gc, **options):
@@ -107,9 +110,16 @@ class Optimizer:
         arguments = {**without_decay(made), **self.options, **self.switch.of(gc), **options}
         if unknown := [name for name in options if not _takes(made, name)]:
             raise NotImplementedError(f"{', '.join(unknown)} is none of its arguments")
-        return Steps(made, params, arguments, self.closure)
+        if self.model:
+            given, parameters = model_of(params, layers)
+        else:
+            parameters = {name: torch.nn.Parameter(w.clone()) for name, w in params.items()}
+            given = list(parameters.values())
+        return Steps(partial(made, **arguments), given, parameters, self.closure)
 
-    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
+    def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...] | None:
+        if self.model:
+            return None
         line, name = imported(self.made)
         given = {**without_decay(self.made), **self.options, **options}
         fixed = "".join(f", {k}={v!r}" for k, v in given.items())
@@ -136,6 +146,7 @@ def optimizer(
     switch: str | Switch | dict[str, dict[str, Any]],
     *,
     plain: Callable | None = None,
+    model: bool = False,
     closure: bool | None = None,
     dtypes: tuple[str, ...] = ("float32", "float64"),
     declared: dict[str, Any] | None = None,
@@ -148,6 +159,7 @@ def optimizer(
         switch: the argument that switches GC, as `Switch.parse` reads it: "use_gc", or "gc_on=gradient,none", or by
             place the arguments, {"gradient": {...}, "off": {...}}.
         plain: the same optimizer without a switch.
+        model: hand over a model of real layers instead of a list of parameters.
         closure: whether step is to be given a closure; without it, where it makes no step without one.
         dtypes: that it claims.
         declared: what the chapter `switch` lets a port declare: layout, decay, linear, centralizes, changes_gradients.
@@ -158,7 +170,8 @@ def optimizer(
     """
     switch = Switch.parse(switch)
     check(made, switch, options, given=1)
-    port = Optimizer(made, switch, plain, bool(closure), options)
+    port = Optimizer(made, switch, plain, options)
+    port.model, port.closure = model, bool(closure)
     port.dtypes = dtypes  # type: ignore[attr-defined]
     for name, value in (declared or {}).items():
         setattr(port, name, value)
