@@ -16,7 +16,7 @@ import numpy as np
 
 from .causes import with_seen
 from .judging import judge
-from .port import Port, load
+from .port import MEMORY, Port, load
 from .registry import VERSION, Property, select
 from .result import Ended, PropertyResult, RunResult
 
@@ -124,7 +124,7 @@ def judged(
     ended: dict[tuple[str, ...], list[PropertyResult]] = {}
 
     def one(judge: Judge, prop: Property) -> PropertyResult:
-        before = ended.setdefault(prop.needs, [])
+        before = ended.setdefault(tuple(name for name in prop.needs if name != MEMORY), [])
         if before and len(before) >= PATIENCE[before[-1].how]:
             last = before[-1]
             message = f"not tried: {before[0].id} and {len(before) - 1} others had ended so: {last.message}"
