@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study test test-all lint format docs ports bench gpu clean
+.PHONY: help demo study test test-all lint format docs ports vectors bench gpu clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -49,6 +49,9 @@ docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 
 ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
 	$(PORTS) -m examples.ports
+
+vectors: .venv/.dev  ## pack the test vectors for a release: dist/gc-vectors-N.tar.gz, N being their own version
+	$(PY) -m gc_conformance vectors write --pack dist
 
 bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: make bench ARGS="--parts resnet50"
 	$(PY) -m benchmarks.torch_cpu $(ARGS)

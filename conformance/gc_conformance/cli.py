@@ -238,10 +238,13 @@ app.add_typer(vectors_app, name="vectors")
 
 
 @vectors_app.command("write")
-def vectors_write(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+def vectors_write(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    pack: Annotated[bool, typer.Option("--pack", help="Into one archive, named by their version.")] = False,
+) -> None:
     """Write all vectors and their schema to a folder, as JSON."""
     try:
-        files = vectors.write(folder)
+        files = [vectors.pack(folder)] if pack else vectors.write(folder)
     except OSError as error:
         raise CannotRun(f"{folder} cannot be written: {error}") from error
     for file in files:

@@ -61,7 +61,7 @@ def judge(
 
     judged = 0
     refusals: dict[str, None] = {}
-    failing: list[tuple[Any, str]] = []  # the case, and how a program is asked it again
+    failing: list[tuple[Any, str, str]] = []  # the case, how a program is asked it again, and what came of it
     seen: list[tuple[Any, str, str]] = []  # (case, function, message)
     port.contract = contract
 
@@ -88,8 +88,8 @@ def judge(
         except NotProvided as refusal:
             refusals[str(refusal)] = None
             return
-        except (Violation, Ended):
-            failing[:] = [(case, port.replay())]
+        except (Violation, Ended) as ended:
+            failing[:] = [(case, port.replay(), str(ended))]
             raise
         judged += 1
         if port.changed and not prop.id.endswith(ABOUT_INPUTS):
@@ -109,7 +109,9 @@ def judge(
             try:
                 check()
             except Violation as violation:
-                case, again = failing[0]
+                case, again, message = failing[0]
+                if violation.how == "wrong" and (other := _another(prop, port, case, message)):
+                    return failed(case, "flaky", _both(message, other), again=again)
                 details = _traceback_of(violation) if isinstance(violation, AdapterFault) else ""
                 return failed(
                     case,
@@ -124,7 +126,9 @@ def judge(
             except Flaky:
                 if not failing:
                     raise
-                return failed(failing[0][0], "flaky", _both(prop, port, failing[0][0]))
+                case, again, message = failing[0]
+                other = _another(prop, port, case, message) or "it always holds"
+                return failed(case, "flaky", _both(message, other), again=again)
             except Ended as ended:
                 return failed(failing[0][0], ended.how, str(ended), again=failing[0][1])
     finally:
@@ -156,21 +160,22 @@ def _checked(prop: Property, port: Port, case: Any) -> None:
         raise Violation(f"what the port returns cannot be judged: {type(error).__name__}: {error}") from error
 
 
-def _both(prop: Property, port: Port, case: Any) -> str:
-    """What comes of the same case when it is tried again and again."""
-    outcomes: dict[str, None] = {}
-    for _ in range(10):
+def _another(prop: Property, port: Port, case: Any, first: str) -> str:
+    """Another outcome of the same case, where trying it again gives one."""
+    for _ in range(3):
         try:
             _checked(prop, port, case)
-            outcomes["it holds"] = None
+            return "it holds"
         except NotProvided as refusal:
-            outcomes[f"not provided: {refusal}"] = None
+            return f"not provided: {refusal}"
         except Violation as violation:
-            outcomes[str(violation)] = None
-    results = list(outcomes)
-    if len(results) < 2:
-        return f"the port gives different results for the same case; tried again it always gives: {results[0]}"
-    return f"the port gives different results for the same case: {results[0]}; and then: {results[1]}"
+            if str(violation) != first:
+                return str(violation)
+    return ""
+
+
+def _both(first: str, other: str) -> str:
+    return f"the port gives different results for the same case: {first}; and then: {other}"
 
 
 def _traceback_of(violation: Violation) -> str:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from .port import PortError
@@ -49,7 +51,11 @@ class Worker:
             last = self._last_case(asked)
             answer = {"how": "dies", "message": answer["ended"], "details": answer["details"], **last}
         if "status" in answer:
-            return PropertyResult.from_dict(answer)
+            result = PropertyResult.from_dict(answer)
+            if result.how != "dies":
+                return result
+            time.sleep(0.1)  # what a program has written last may still be on its way
+            return replace(result, details=self._tail())
         how: How = answer["how"]
         return PropertyResult(
             prop.id,

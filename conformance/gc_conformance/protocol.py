@@ -29,7 +29,7 @@ from .result import Ended
 
 VERSION = 1
 SCHEMA_NAME = "protocol.schema.json"
-LONGEST = 1 << 26  # bytes of one answer: the largest that is asked for takes a twentieth
+LONGEST = 1 << 24  # bytes of one answer: the largest that is asked for takes a third
 STATES = {
     "sgdm": namedtuple("SGDMState", ["momentum_buffer"]),
     "adam": namedtuple("AdamState", ["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"]),

@@ -114,7 +114,7 @@ def _grid(headers: Sequence[str], rows: Sequence[Sequence[Text | str]], width: i
     grid = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1))
     room = width
     for header, *cells in zip(headers, *lines, strict=True):
-        column = max(cell_len(header), *(cell.cell_len for cell in cells))
+        column = max([cell_len(header), *(cell.cell_len for cell in cells)])
         grid.add_column(
             header, no_wrap=True, min_width=min(column, room), justify="right" if header == right else "left"
         )

@@ -16,13 +16,14 @@ import numpy as np
 
 from .causes import with_seen
 from .judging import judge
-from .port import Port, load
+from .port import MEMORY, Port, load
 from .registry import VERSION, Property, select
 from .result import Ended, PropertyResult, RunResult
 
 PROFILES = {"quick": 12, "standard": 80, "thorough": 1000}  # examples a property
 TIME_LIMIT = 60.0  # seconds that one call of a port may take
-PATIENCE = 3  # after so many calls that did not end, other properties of the same functions are not tried
+# After so many calls that ended so, other properties of the same functions are not tried.
+PATIENCE = {"hangs": 3, "dies": 10}
 
 Progress = Callable[[int, int, str, PropertyResult | None], None]
 
@@ -123,8 +124,8 @@ def judged(
     ended: dict[tuple[str, ...], list[PropertyResult]] = {}
 
     def one(judge: Judge, prop: Property) -> PropertyResult:
-        before = ended.setdefault(prop.needs, [])
-        if len(before) >= PATIENCE:
+        before = ended.setdefault(tuple(name for name in prop.needs if name != MEMORY), [])
+        if before and len(before) >= PATIENCE[before[-1].how]:
             last = before[-1]
             message = f"not tried: {before[0].id} and {len(before) - 1} others had ended so: {last.message}"
             return PropertyResult(

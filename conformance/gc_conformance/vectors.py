@@ -7,6 +7,8 @@ vectors there are is said in `vector_cases.py`.
 from __future__ import annotations
 
 import json
+import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -91,6 +93,17 @@ def write(folder: str | Path) -> list[Path]:
     files.append(folder / SCHEMA_NAME)
     files[-1].write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8", newline="\n")
     return files
+
+
+def pack(folder: str | Path) -> Path:
+    """Write all vectors into one archive in a folder, `gc-vectors-N.tar.gz`, N being their version."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"gc-vectors-{VERSION}"
+    with tempfile.TemporaryDirectory() as temporary, tarfile.open(folder / f"{name}.tar.gz", "w:gz") as archive:
+        for file in write(Path(temporary) / name):
+            archive.add(file, f"{name}/{file.name}")
+    return folder / f"{name}.tar.gz"
 
 
 # ---- Reading

@@ -52,7 +52,11 @@ class Watchdog:
 
     def _tell(self) -> None:
         message = f"it hangs: one call has not ended after {self.limit:g} s"
-        stack = "".join(traceback.format_stack(sys._current_frames().get(self.main))[-6:])
+        frames = traceback.extract_stack(sys._current_frames().get(self.main))
+        ours = os.path.dirname(__file__)
+        last = max((n for n, frame in enumerate(frames) if frame.filename.startswith(ours)), default=-1)
+        theirs = frames[last + 1 :][-6:]
+        where = "".join(["where it was:\n", *traceback.format_list(theirs)]) if theirs else ""
         case = self.case
         try:
             text = case.text() if case else ""
@@ -61,7 +65,7 @@ class Watchdog:
             text = lines = ""
         say(
             self.answers,
-            {"how": "hangs", "message": message, "details": f"where it was:\n{stack}", "case": text, "lines": lines},
+            {"how": "hangs", "message": message, "details": where, "case": text, "lines": lines},
         )
         os._exit(HUNG)
 

@@ -11,7 +11,7 @@ from gc_conformance import PROPERTIES
 from gc_conformance.mutants import MUTANTS, kill
 
 
-@pytest.mark.parametrize(("profile", "seed"), [("quick", 0), ("quick", 1), ("standard", 0), ("standard", 1)])
+@pytest.mark.parametrize(("profile", "seed"), [("quick", 0), ("quick", 1), ("standard", 2), ("thorough", 3)])
 def test_each_mutant_is_killed_by_its_own_property_alone(profile, seed):
     results = {name: kill(mutant, seed=seed, profile=profile) for name, mutant in MUTANTS.items()}
     assert {name for name, result in results.items() if result.status != "failed"} == set()
