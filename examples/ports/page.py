@@ -36,12 +36,12 @@ def code(text: str) -> str:
 
 def by_cause(port: dict, result: dict, causes: dict[str, str]) -> dict[str, list[dict]]:
     """The failures under the first cause of the description that names them."""
-    named = port.get("causes", {})
+    named: dict[str, list[str]] = port.get("causes", {})
     groups: dict[str, list[dict]] = {causes.get(cause, cause): [] for cause in named}
     for failure in having(result, "failed"):
         found = (cause for cause, ids in named.items() if any(fnmatch(failure["id"], pattern) for pattern in ids))
-        cause = next(found, None)
-        groups.setdefault(causes.get(cause, cause) if cause else "Not yet looked into.", []).append(failure)
+        cause = next(found, "Not yet looked into.")
+        groups.setdefault(causes.get(cause, cause), []).append(failure)
     if stale := [cause for cause, found in groups.items() if not found]:
         raise SystemExit(f"{port['name']}: nothing fails any more for this cause: {stale[0]}")
     return groups
@@ -66,11 +66,10 @@ def section(port: dict, result: dict, causes: dict[str, str]) -> list[str]:
     for cause, found in groups.items():
         lines.append(f"- {cause} {', '.join(code(one['id']) for one in found)}")
     if groups:
-        lines += ["", "<details><summary>The smallest counterexample of each</summary>", ""]
+        lines += ["", "<details><summary>What was found, with the smallest counterexample of each cause</summary>", ""]
         for found in groups.values():
-            first = found[0]
-            lines += [f"`{first['id']}`: {' '.join(first['message'].split())}", ""]
-            lines += ["```text", *first["reproduce"].split("\n"), "```", ""]
+            lines += [f"- `{one['id']}`: {' '.join(one['message'].split())}" for one in found]
+            lines += ["", "```text", *found[0]["reproduce"].split("\n"), "```", ""]
         lines += ["</details>", ""]
     return lines
 

@@ -238,11 +238,11 @@ def _linear_ids() -> tuple[str, ...]:
     return tuple(
         row.id
         for row in ROWS
-        if row.kind in LINEAR_KINDS and row.over and "stack" not in row.stored and row.stored.split()[0] != "in"
+        if row.kind in LINEAR_KINDS and row.over and "stack" not in row.stored
     )
 
 
-@relation("linear_layers", share=0.5, cases=of_layers(ids=_linear_ids()))
+@relation("linear_layers", cases=of_layers(ids=_linear_ids()))
 def linear_layers(port: Port, case: Case) -> None:
     """Weights of linear, convolutional and recurrent layers are centralized, each over its own fan-in."""
     on_is_off(port, case)
