@@ -235,11 +235,7 @@ SPECIAL = ("orthogonal", "weight_norm_magnitude", "depthwise_1x1", "linear_fan_i
 def _linear_ids() -> tuple[str, ...]:
     from .layers import ROWS
 
-    return tuple(
-        row.id
-        for row in ROWS
-        if row.kind in LINEAR_KINDS and row.over and "stack" not in row.stored
-    )
+    return tuple(row.id for row in ROWS if row.kind in LINEAR_KINDS and row.over and "stack" not in row.stored)
 
 
 @relation("linear_layers", cases=of_layers(ids=_linear_ids()))

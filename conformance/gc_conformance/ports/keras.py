@@ -13,7 +13,7 @@ import numpy as np
 from ..port import PortError
 from . import storage
 from .function import Function
-from .switch import Switch, check, imported
+from .switch import Switch, check, imported, spelled
 
 keras: Any = _keras  # whose modules are found when they are asked for, which type checkers do not see
 
@@ -79,9 +79,9 @@ class Optimizer:
 
     def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
-        fixed = "".join(f", {k}={v!r}" for k, v in {**self.options, **options}.items())
+        fixed, modules = spelled({**self.options, **options})
         return (
-            f"import keras; {line}",
+            f"import keras; {line}{modules}",
             "p = {n: keras.Variable(weights[n]) for n in names}; "
             f"optimizer = {name}(**{self.switch.arguments}[gc]{fixed}); optimizer.build([*p.values()])",
             f"optimizer.apply([keras.ops.convert_to_tensor({changed('np.asarray(p[n])')}) for n in p], [*p.values()])",

@@ -11,7 +11,7 @@ import optax
 from ..port import PortError
 from . import storage
 from .jax import copy, from_numpy, own_dtypes, to_numpy
-from .switch import Switch, check, imported, without_decay
+from .switch import Switch, check, imported, spelled, without_decay
 
 __all__ = ["copy", "from_numpy", "in_front", "optimizer", "to_numpy"]
 
@@ -65,11 +65,10 @@ class Optimizer:
 
     def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
-        given = {**without_decay(self.made), **self.options, **options}
-        fixed = "".join(f", {k}={v!r}" for k, v in given.items())
+        fixed, modules = spelled({**without_decay(self.made), **self.options, **options})
         gradients = f"{{n: jnp.asarray({changed('np.asarray(p[n])')}) for n in p}}"
         return (
-            f"import jax.numpy as jnp, optax; {line}",
+            f"import jax.numpy as jnp, optax; {line}{modules}",
             "p = {n: jnp.asarray(weights[n]) for n in names}; "
             f"tx = {name}(**{self.switch.arguments}[gc]{fixed}); kept = tx.init(p)",
             f"u, kept = tx.update({gradients}, kept, p); p = optax.apply_updates(p, u)",

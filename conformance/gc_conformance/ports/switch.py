@@ -117,6 +117,17 @@ def without_decay(made: Callable) -> dict[str, Any]:
     return {"weight_decay": 0.0} if decay is not None and decay.default not in (decay.empty, None, 0) else {}
 
 
+def spelled(options: dict[str, Any]) -> tuple[str, str]:
+    """Arguments as they are written in a call, and what must be imported for them."""
+    words, modules = "", ""
+    for name, value in options.items():
+        text = repr(value)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            text, modules = f"{value.__module__}.{value.__qualname__}", f"{modules}; import {value.__module__}"
+        words += f", {name}={text}"
+    return words, modules
+
+
 def imported(made: Any) -> tuple[str, str]:
     """A line that imports an object, and its name afterwards; an object that no line can import is `made`."""
     module, name = getattr(made, "__module__", ""), getattr(made, "__qualname__", "")

@@ -22,7 +22,7 @@ import torch
 from ..port import PortError
 from . import storage
 from .function import Function
-from .switch import Switch, check, imported, without_decay
+from .switch import Switch, check, imported, spelled, without_decay
 from .torch_model import model_of
 
 
@@ -121,11 +121,10 @@ class Optimizer:
         if self.model:
             return None
         line, name = imported(self.made)
-        given = {**without_decay(self.made), **self.options, **options}
-        fixed = "".join(f", {k}={v!r}" for k, v in given.items())
+        fixed, modules = spelled({**without_decay(self.made), **self.options, **options})
         gradients = f"[setattr(p[n], 'grad', torch.tensor({changed('p[n].detach().numpy()')})) for n in p]"
         return (
-            f"import torch; {line}",
+            f"import torch; {line}{modules}",
             "p = {n: torch.nn.Parameter(torch.tensor(weights[n])) for n in names}; "
             f"optimizer = {name}([*p.values()], **{self.switch.arguments}[gc]{fixed})",
             f"optimizer.step(lambda: {gradients} and torch.ones(()))"
