@@ -27,8 +27,8 @@ def module_of(kind: str, stored: str, shape: tuple[int, ...], groups: int = 1, *
     if kind in TRANSPOSED and stored.startswith("in out"):
         made = TRANSPOSED[kind](shape[0], shape[1] * groups, shape[2:], groups=groups, bias=False)
         return made, "weight"
-    if kind == "embedding":
-        return nn.Embedding(*shape), "weight"
+    if kind == "embedding" and len(shape) == 2:
+        return nn.Embedding(shape[0], shape[-1]), "weight"
     if kind == "norm_scale" and len(shape) == 1:
         return nn.LayerNorm(shape[0]), "weight"
     if kind == "bias" and len(shape) == 1:
