@@ -97,9 +97,10 @@ def parametrize(
 ) -> Any:
     """A mark that makes a test of each property; the test calls its argument.
 
-        @gc_conformance.parametrize("my_port.py:centralize", profile="quick")
-        def test_conforms(holds):
-            holds()
+    >>> import gc_conformance
+    >>> @gc_conformance.parametrize("gc_core", profile="quick", chapters=["operator"])
+    ... def test_conforms(holds):
+    ...     holds()
 
     Args:
         port, level, profile, seed, chapters, only, suite_version, time_limit, how: as of `run`.
