@@ -47,8 +47,8 @@ docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 	$(PY) -m sphinx -W --keep-going -n -E -q -j 2 -b html docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html"
 
-ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
-	$(PORTS) -m examples.ports
+ports: .venv-ports/.ready  ## hold public libraries to the suite, and write docs/ports.md: make ports ARGS="--profile quick"
+	$(PORTS) -m examples.ports $(ARGS)
 
 vectors: .venv/.dev  ## pack the test vectors for a release: dist/gc-vectors-N.tar.gz, N being their own version
 	$(PY) -m gc_conformance vectors write --pack dist
