@@ -93,6 +93,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 	$(PY) -m venv --clear .venv-ports
 	$(subst $(PY),$(PORTS),$(PIP)) hatchling
 	$(subst $(PY),$(PORTS),$(PIP)) --no-build-isolation --editable '.[conformance]' --requirement examples/ports/requirements.txt
+	$(subst $(PY),$(PORTS),$(PIP)) --no-deps --requirement examples/ports/without_dependencies.txt
 	@touch $@
 
 .venv-tools/.ready: .venv/.build examples/tools/requirements.txt

@@ -130,6 +130,9 @@ def of_layers(
             and any(stores(library, row.kind, row.stored, **options) for options in row.options or ({},))
         ]
 
+        if library == "jax":  # what Flax stores is what a rule by the first axis gets wrong; its own is judged elsewhere
+            rows = [row for row in rows if not row.stored.startswith("out")] or rows
+
         @st.composite
         def layers(draw) -> dict[str, tuple[Layer, tuple[int, ...]]]:
             row = draw(st.sampled_from(rows))
