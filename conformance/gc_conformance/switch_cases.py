@@ -130,7 +130,7 @@ def of_layers(
             and any(stores(library, row.kind, row.stored, **options) for options in row.options or ({},))
         ]
 
-        if library == "jax":  # what Flax stores is what a rule by the first axis gets wrong; its own is judged elsewhere
+        if library == "jax":  # as Flax stores them: the others are judged everywhere else
             rows = [row for row in rows if not row.stored.startswith("out")] or rows
 
         @st.composite
