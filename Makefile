@@ -3,7 +3,8 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo study evidence test test-all test-versions test-installs lint format docs ports zoo bench gpu gpu-static clean
+.PHONY: help demo study evidence test test-all test-versions test-installs lint format docs ports vectors zoo bench gpu
+.PHONY: gpu-static clean
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -57,8 +58,11 @@ docs: .venv/.dev  ## build the site: open docs/_build/html/index.html
 	$(PY) -m sphinx -W --keep-going -n -E -q -j 2 -b html docs docs/_build/html
 	@echo "The site is in docs/_build/html/index.html"
 
-ports: .venv-ports/.ready  ## hold public libraries to the conformance suite, and write docs/ports.md
-	$(PORTS) -m examples.ports
+ports: .venv-ports/.ready  ## hold public libraries to the suite, and write docs/ports.md: make ports ARGS="--profile quick"
+	$(PORTS) -m examples.ports $(ARGS)
+
+vectors: .venv/.dev  ## pack the test vectors for a release: dist/gc-vectors-N.tar.gz, N being their own version
+	$(PY) -m gc_conformance vectors write --pack dist
 
 zoo: .venv-zoo/.ready  ## compare what layers, programs and numbers say of many models, and write docs/zoo.md: make zoo ARGS="timm"
 	$(ZOO) -W ignore -m examples.zoo $(ARGS)
@@ -112,6 +116,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 	$(PY) -m venv --clear .venv-ports
 	$(subst $(PY),$(PORTS),$(PIP)) hatchling
 	$(subst $(PY),$(PORTS),$(PIP)) --no-build-isolation --editable '.[conformance]' --requirement examples/ports/requirements.txt
+	$(subst $(PY),$(PORTS),$(PIP)) --no-deps --requirement examples/ports/without_dependencies.txt
 	@touch $@
 
 .venv-tools/.ready: .venv/.build examples/tools/requirements.txt

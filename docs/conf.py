@@ -23,6 +23,7 @@ extensions = [
     "extensions.mathml",
     "extensions.measured",
     "extensions.notebooks",
+    "extensions.properties",
     "extensions.source",
 ]
 exclude_patterns = ["_build", "extensions"]

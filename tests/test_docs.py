@@ -137,7 +137,7 @@ def test_commands_exist(page):
 
 @every_page
 def test_other_blocks_are_of_a_known_kind(page):
-    known = {"python", "console", "bash", "json", "toml", "text", "math", "bibtex", "{toctree}", "{include}"}
+    known = {"python", "console", "bash", "json", "toml", "yaml", "text", "math", "bibtex", "{toctree}", "{include}"}
     used = {token.info.partition(" ")[0] for token in parse(page) if token.type == "fence"}
     assert used <= known
     assert not [token for token in parse(page) if token.type == "code_block"], "an indented block says no language"

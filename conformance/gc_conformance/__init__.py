@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
     from .port import NotProvided, Port, PortError
     from .port import load as load_port
-    from .registry import CHAPTERS, LEVELS, PROPERTIES, Property
+    from .registry import CHAPTERS, LEVELS, PROPERTIES, VERSION, Property
     from .result import PropertyResult, RunResult, Violation
     from .runner import PROFILES, run
+    from .testing import parametrize
 
 # Nothing is imported before it is asked for: the pytest plugin is loaded wherever this distribution is installed.
 _HOMES = {
     "port": ("NotProvided", "Port", "PortError", "load_port"),
-    "registry": ("CHAPTERS", "LEVELS", "PROPERTIES", "Property"),
+    "registry": ("CHAPTERS", "LEVELS", "PROPERTIES", "VERSION", "Property"),
     "result": ("PropertyResult", "RunResult", "Violation"),
     "runner": ("PROFILES", "run"),
+    "testing": ("parametrize",),
 }
 
 # What the extra "conformance" brings, by its own names: this works in a clone and where there is none.
@@ -44,9 +46,11 @@ __all__ = [
     "Property",
     "PropertyResult",
     "RunResult",
+    "VERSION",
     "Violation",
     "__version__",
     "load_port",
+    "parametrize",
     "run",
 ]
 

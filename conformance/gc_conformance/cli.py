@@ -1,11 +1,16 @@
-"""The command `gc-conformance`. Exit codes: 0 conforms, 1 does not, 2 cannot be judged, 130 interrupted."""
+"""The command `gc-conformance`.
+
+Exit codes: 0 conforms; 1 does not; 2 cannot be judged; 3 nothing failed, but nothing was judged of a chapter that was
+asked for; 130 interrupted.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,18 +22,19 @@ try:
     import ml_dtypes  # noqa: F401
     import rich  # noqa: F401
     import typer
-    from rich.console import Console
-    from rich.text import Text
 except ModuleNotFoundError as missing:
     print(f"gc-conformance needs {missing.name}: {INSTALL}", file=sys.stderr)
     raise SystemExit(2) from None
 
-from . import report, vectors
-from .known import KnownError, Reasons, Verdict, read_for, reasons_of
-from .port import Port, PortError, load
-from .registry import CHAPTERS, select
+from . import formats, known, page, report, vectors
+from .known import KnownError, Reasons, reasons_of
+from .loading import COMMAND
+from .port import PortError
+from .process import Worker, WorkerFault
+from .registry import CHAPTERS, VERSION, select
 from .result import PropertyResult, RunResult
-from .runner import run, versions
+from .runner import TIME_LIMIT, judged, open_judges, versions
+from .verdict import INTERRUPTED, Verdict, worst
 
 app = typer.Typer(
     name="gc-conformance",
@@ -41,13 +47,25 @@ app = typer.Typer(
 )
 
 # Written out, because type checkers cannot read LEVELS and PROFILES; a test holds them equal.
-Level = Literal["gc", "contract"]
+Level = Literal["axes-given", "gc", "contract"]
 Profile = Literal["quick", "standard", "thorough"]
 
-LevelOption = Annotated[Level, typer.Option(help="gc: the mathematics. contract: the errors as well.")]
+LevelOption = Annotated[
+    Level,
+    typer.Option(
+        help="axes-given: the mathematics, where axes are given. gc: their choice, too. contract: the errors."
+    ),
+]
 ProfileOption = Annotated[Profile, typer.Option(help="How many examples a property gets.")]
 SeedOption = Annotated[int, typer.Option(help="Of all examples.")]
 ChapterOption = Annotated[list[str] | None, typer.Option(help=f"Only this of {', '.join(CHAPTERS)}; may be repeated.")]
+SuiteOption = Annotated[int, typer.Option(min=1, max=VERSION, help="Judge as this version of the suite did.")]
+LimitOption = Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the port may take.")]
+CallOption = Annotated[bool, typer.Option("--call", help="PORT is a class or a function that makes the port.")]
+CommandOption = Annotated[
+    list[str] | None,
+    typer.Option("--command", help="A program that is a port; may be repeated. See docs/conformance.md."),
+]
 PORT = "package.module[:attribute], or file.py[:function]."
 
 
@@ -57,89 +75,132 @@ class CannotRun(Exception):
 
 @app.command("run")
 def run_command(
-    ports: Annotated[list[str], typer.Argument(metavar="PORT...", help=PORT)],
+    ports: Annotated[list[str] | None, typer.Argument(metavar="PORT...", help=PORT)] = None,
+    command: CommandOption = None,
     level: LevelOption = "gc",
     profile: ProfileOption = "standard",
     seed: SeedOption = 0,
     chapter: ChapterOption = None,
     property: Annotated[list[str] | None, typer.Option(help="Only this property id; may be repeated.")] = None,
-    known: Annotated[Path | None, typer.Option(help="List of known failures, TOML or JSON.")] = None,
+    switch: Annotated[
+        str | None, typer.Option(help="PORT is an optimizer, and this argument switches GC: NAME, or NAME=ON,OFF.")
+    ] = None,
+    built_with: Annotated[
+        list[str] | None, typer.Option("--with", help="NAME=VALUE, an argument that it is built with; may be repeated.")
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Its framework: torch, optax or keras. Told from it, if it can be.")
+    ] = None,
+    suite_version: SuiteOption = VERSION,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that judge side by side.")] = 1,
+    time_limit: LimitOption = TIME_LIMIT,
+    call: CallOption = False,
+    known_file: Annotated[Path | None, typer.Option("--known", help="List of known failures, TOML or JSON.")] = None,
+    write_known: Annotated[Path | None, typer.Option(help="Write what fails as such a list.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here; - for stdout.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report here, one page.")] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the results here as JUnit's XML.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", help="Append a summary here, for a CI's page; - for stdout.")
+    ] = None,
+    badge_file: Annotated[Path | None, typer.Option("--badge", help="Write a badge here, as SVG.")] = None,
 ) -> None:
     """Judge ports, and show what each passes, fails and does not provide."""
-    json_only = json_file is not None and str(json_file) == "-"
-    try:
-        select(level, chapter, property)
-        with _quiet(json_only):
-            loaded = [load(target) for target in ports]
-        lists = read_for(known, loaded) if known else {}
-    except (PortError, KnownError, ValueError) as error:
-        raise CannotRun(str(error)) from error
-    for file in (json_file, html_file):
+    targets = [*(ports or ()), *(f"{COMMAND} {words}" for words in command or ())]
+    if not targets:
+        raise CannotRun("name a PORT, or a program with --command.")
+    files = (json_file, html_file, junit_file, markdown_file, badge_file, write_known)
+    for file in files:
         if file and str(file) != "-" and not file.parent.is_dir():
             raise CannotRun(f"{file} cannot be written: there is no folder {file.parent}.")
-
-    console = _console(stderr=json_only)
+    screen = report.Screen(stderr=any(file and str(file) == "-" for file in files))
+    options: dict[str, Any] = {"level": level, "profile": profile, "seed": seed, "suite_version": suite_version}
     verdicts: list[Verdict] = []
-    for port in loaded:
-        if verdicts:
-            console.rule()
-        options = dict(level=level, profile=profile, seed=seed, chapters=chapter, only=property)
-        with _quiet(json_only):
-            verdict = _judge(port, reasons_of(port, lists), options)
-        verdicts.append(verdict)
-        report.show(verdict, console)
-        if verdict.interrupted:
-            break
+    with contextlib.ExitStack() as stack:
+        try:
+            properties = select(level, chapter, property, suite_version)
+            how: dict[str, Any] = {"call": call, "switch": switch, "built_with": built_with or [], "adapter": adapter}
+            held = [stack.enter_context(_held(target, jobs, time_limit, **how)) for target in targets]
+            lists = known.read_for(known_file, [judges[0] for judges in held]) if known_file else {}
+        except (PortError, KnownError, ValueError) as error:
+            raise CannotRun(str(error)) from error
+        for judges in held:
+            if verdicts:
+                screen.rule()
+            verdicts.append(_judge(judges, properties, reasons_of(judges[0], lists), tuple(chapter or ()), options))
+            report.show(verdicts[-1], screen)
+            if verdicts[-1].interrupted:
+                break
 
-    code = 130 if verdicts[-1].interrupted else max(verdict.exit_code for verdict in verdicts)
+    code = worst(verdict.exit_code for verdict in verdicts)
     if json_file:
-        text = json.dumps({"exit_code": code, "ports": [v.to_dict() for v in verdicts]}, indent=1, allow_nan=False)
-        _write(json_file, text + "\n")
+        _write(json_file, formats.to_json(verdicts, code))
     if html_file:
-        _write(html_file, report.html(verdicts))
+        _write(html_file, page.html(verdicts))
+    if junit_file:
+        _write(junit_file, formats.junit(verdicts))
+    if markdown_file:
+        _write(markdown_file, formats.markdown(verdicts), append=True)
+    if badge_file:
+        _write(badge_file, formats.badge(verdicts[0]))
+    if write_known:
+        try:
+            entries = known.write(write_known, verdicts)
+        except OSError as error:
+            raise CannotRun(f"{write_known} cannot be written: {error}") from error
+        screen.line(f"{write_known}: {entries} known failures. Say of each why, and where it is discussed.")
     raise typer.Exit(code)
 
 
-def _quiet(json_only: bool) -> contextlib.AbstractContextManager:
-    """What a port prints goes elsewhere where the standard output is for JSON."""
-    return contextlib.redirect_stdout(sys.stderr) if json_only else contextlib.nullcontext()
+@contextlib.contextmanager
+def _held(target: str, jobs: int, time_limit: float, **how: Any) -> Iterator[list[Any]]:
+    """The processes of one port, ended when done."""
+    judges = open_judges(target, jobs, time_limit, **how)
+    try:
+        yield judges
+    finally:
+        for judge in judges:
+            judge.close()
 
 
-def _console(stderr: bool = False) -> Console:
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = 160  # a pipe or a file has no width of its own
-    return console
-
-
-def _judge(port: Port, known: Reasons, options: dict[str, Any]) -> Verdict:
-    """Run the suite; what was finished when Ctrl-C came is a verdict, too."""
+def _judge(judges: list, properties: list, reasons: Reasons, asked: tuple[str, ...], options: dict) -> Verdict:
+    """Run the suite; what was finished when Ctrl-C came is a verdict, too, and says what was running."""
     finished: list[PropertyResult] = []
-    with report.progress_bar(port.name) as bar:
+    running = ""
+    with report.progress_bar(judges[0].name) as bar:
 
         def progress(index: int, total: int, id: str, result: PropertyResult | None) -> None:
+            nonlocal running
             bar(index, total, id, result)
+            running = id
             if result:
                 finished.append(result)
 
         try:
-            return Verdict(run(port, progress=progress, **options), known)
+            return Verdict(judged(judges, properties, chapters=asked, progress=progress, **options), reasons)
         except KeyboardInterrupt:
-            asked = {name: options[name] for name in ("level", "profile", "seed")}
+            about, rest = judges[0], {name: options[name] for name in ("level", "profile", "seed")}
             partial = RunResult(
-                port.name, port.target, port.dtypes, versions=versions(), results=tuple(finished), **asked
+                about.name,
+                about.target,
+                about.dtypes,
+                versions=versions(),
+                results=tuple(finished),
+                suite=options["suite_version"],
+                **rest,
             )
-            return Verdict(partial, known, interrupted=True)
+            return Verdict(partial, reasons, interrupted=True, running=running)
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str, append: bool = False) -> None:
     if str(file) == "-":
-        sys.stdout.write(text)
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write(text)
+            sys.stdout.flush()
         return
     try:
-        file.write_text(text, encoding="utf-8")
+        before = file.read_text(encoding="utf-8") if append and file.exists() else ""
+        formats.write(file, before + text)
     except OSError as error:
         raise CannotRun(f"{file} cannot be written: {error}") from error
 
@@ -148,28 +209,30 @@ def _write(file: Path, text: str) -> None:
 def properties_command(
     level: LevelOption = "contract",
     chapter: ChapterOption = None,
+    suite_version: SuiteOption = VERSION,
 ) -> None:
-    """List the properties: id and what must hold."""
+    """List the properties: id, since which version of the suite, and what must hold."""
     try:
-        found = select(level, chapter)
+        found = select(level, chapter, None, suite_version)
     except ValueError as error:
         raise CannotRun(str(error)) from error
     width = max(len(prop.id) for prop in found) if found else 0
+    screen = report.Screen()
     for prop in found:
-        print(f"{prop.id:<{width}}  {prop.title}")
+        screen.line(f"{prop.id:<{width}}  {prop.since}  {prop.title}")
 
 
 @app.command("mutants")
-def mutants_command(seed: SeedOption = 0) -> None:
+def mutants_command(seed: SeedOption = 0, profile: ProfileOption = "standard") -> None:
     """Prove that the suite can fail: hold each wrong port to the property meant for it alone. 1 if one survives."""
     from .mutants import MUTANTS, kill
 
-    judged = []
+    tried = []
     with report.counter("mutants") as progress:
         for number, mutant in enumerate(MUTANTS.values(), 1):
-            judged.append((mutant, kill(mutant, seed=seed).status == "failed"))
+            tried.append((mutant, kill(mutant, seed=seed, profile=profile).status == "failed"))
             progress(number, len(MUTANTS))
-    raise typer.Exit(report.show_mutants(judged, _console()))
+    raise typer.Exit(report.show_mutants(tried, report.Screen()))
 
 
 vectors_app = typer.Typer(no_args_is_help=True, help="Test vectors: how a port in any language is tested.")
@@ -177,10 +240,13 @@ app.add_typer(vectors_app, name="vectors")
 
 
 @vectors_app.command("write")
-def vectors_write(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+def vectors_write(
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    pack: Annotated[bool, typer.Option("--pack", help="Into one archive, named by their version.")] = False,
+) -> None:
     """Write all vectors and their schema to a folder, as JSON."""
     try:
-        files = vectors.write(folder)
+        files = [vectors.pack(folder)] if pack else vectors.write(folder)
     except OSError as error:
         raise CannotRun(f"{folder} cannot be written: {error}") from error
     for file in files:
@@ -189,28 +255,64 @@ def vectors_write(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> Non
 
 @vectors_app.command("check")
 def vectors_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")], port: Annotated[str, typer.Argument(help=PORT)]
+    folder: Annotated[Path, typer.Argument(metavar="DIR")],
+    port: Annotated[str | None, typer.Argument(help=PORT)] = None,
+    command: Annotated[str | None, typer.Option(help="A program that is a port.")] = None,
+    time_limit: LimitOption = TIME_LIMIT,
+    call: CallOption = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all results here; - for stdout.")] = None,
 ) -> None:
-    """Hold a port that Python can call to the vectors in a folder; exit codes as of `run`."""
+    """Hold a port to the vectors in a folder; exit codes as of `run`."""
+    if (port is None) == (command is None):
+        raise CannotRun("name a PORT, or a program with --command.")
+    target = port or f"{COMMAND} {command}"
     try:
-        loaded, found = load(port), vectors.read(folder)
+        found = vectors.read(folder)
+        worker = Worker(target, time_limit, call=call)
     except (PortError, vectors.VectorsError) as error:
         raise CannotRun(str(error)) from error
-    with report.counter(loaded.name) as progress:
-        results = vectors.check(found, loaded, progress)
-    raise typer.Exit(report.show_vectors(loaded.name, results, _console()))
+    screen = report.Screen(stderr=str(json_file) == "-")
+    with contextlib.closing(worker), report.counter(worker.name) as progress:
+        results = vectors.check(found, worker.vector, progress)
+    code = report.show_vectors(worker.name, vectors.VERSION, results, screen)
+    if json_file:
+        _write(json_file, vectors.to_json(worker.name, results, code))
+    raise typer.Exit(code)
 
 
 def main() -> None:
     """The entry point. A fault of the suite itself is not a verdict on the port: exit code 2, not 1."""
+    screen = report.Screen(stderr=True)
     try:
-        app()
+        code = app(standalone_mode=False) or 0
     except CannotRun as error:
-        Console(stderr=True).print(Text(f"gc-conformance: {error}"), soft_wrap=True)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        screen.line(f"gc-conformance: {error}")
+        code = 2
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        screen.line("gc-conformance: interrupted.")
+        code = INTERRUPTED
+    except typer.TyperException as error:  # a word of the command line that it does not know
+        error.show()  # type: ignore[attr-defined]
+        code = error.exit_code  # type: ignore[attr-defined]
+    except WorkerFault as fault:
+        screen.line(str(fault))
+        screen.line("gc-conformance: this is a fault of the suite, not a verdict on the port.")
+        code = 2
     except Exception:
-        traceback.print_exc()
-        print("gc-conformance: this is a fault of the suite, not a verdict on the port.", file=sys.stderr)
-        raise SystemExit(2) from None
+        screen.line(traceback.format_exc())
+        screen.line("gc-conformance: this is a fault of the suite, not a verdict on the port.")
+        code = 2
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit with this code, also where nobody reads what is still to be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    raise SystemExit(code)

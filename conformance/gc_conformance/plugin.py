@@ -15,10 +15,9 @@ import pytest
 from . import INSTALL
 
 if TYPE_CHECKING:
-    from .known import Reason, Reasons
-    from .port import Port
     from .registry import Property
-    from .result import PropertyResult
+    from .runner import Judge
+    from .testing import Asked
 
 CHAPTERS = Path(__file__).parent / "chapters"
 TAG = "gc_property"  # in the user properties of a report, so that a controller of xdist knows ours, too
@@ -28,7 +27,13 @@ USAGE = "pytest --pyargs gc_conformance --gc-port package.module[:attribute] (or
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gc_conformance", "conformance of a port of Gradient Centralization")
     group.addoption("--gc-port", action="append", metavar="PORT", help=USAGE + "; may be repeated")
-    group.addoption("--gc-level", default="gc", metavar="LEVEL", help="gc (default) or contract: the errors as well")
+    group.addoption(
+        "--gc-command", action="append", metavar="COMMAND", help="a program that is a port; may be repeated"
+    )
+    group.addoption("--gc-call", action="store_true", help="the port is a class, or a function that makes it")
+    group.addoption("--gc-level", default="gc", metavar="LEVEL", help="axes-given, gc (default) or contract")
+    group.addoption("--gc-suite-version", type=int, metavar="N", help="judge as this version of the suite did")
+    group.addoption("--gc-time-limit", type=float, metavar="S", help="seconds that one call of the port may take (60)")
     group.addoption("--gc-profile", default="standard", metavar="PROFILE", help="quick, standard (default) or thorough")
     group.addoption("--gc-seed", default=0, type=int, metavar="N", help="of all examples (default 0)")
     group.addoption("--gc-known", metavar="FILE", help="list of known failures, TOML or JSON")
@@ -39,28 +44,38 @@ class Session:
 
     def __init__(self, config: pytest.Config):
         from .known import KnownError, read_for, reasons_of
-        from .port import PortError, load
+        from .port import PortError
         from .registry import select
-        from .runner import PROFILES  # importing it fills the registry
+        from .runner import PROFILES, open_judges  # importing it fills the registry
+        from .testing import Asked
 
         asked = config.option
+        targets = [*(asked.gc_port or ()), *(f"command: {words}" for words in asked.gc_command or ())]
+        self.judges: list[Judge] = []
         try:
             if asked.gc_profile not in PROFILES:
                 raise ValueError(f"--gc-profile must be one of {', '.join(PROFILES)}, and is {asked.gc_profile!r}")
-            self.properties: list[Property] = select(asked.gc_level)
-            self.ports: list[Port] = [load(target) for target in asked.gc_port]
-            lists = read_for(asked.gc_known, self.ports) if asked.gc_known else {}
+            self.properties: list[Property] = select(asked.gc_level, suite_version=asked.gc_suite_version)
+            for target in targets:
+                self.judges += open_judges(target, 1, asked.gc_time_limit, call=asked.gc_call)
+            lists = read_for(asked.gc_known, self.judges) if asked.gc_known else {}
         except (KnownError, PortError, ValueError) as error:
+            self.pytest_unconfigure()
             raise pytest.UsageError(f"gc_conformance: {error}") from error
-        self.known: list[Reasons] = [reasons_of(port, lists) for port in self.ports]
         self.level, self.profile, self.seed = asked.gc_level, asked.gc_profile, asked.gc_seed
-        self.examples: int = PROFILES[self.profile]
+        self.ports: list[Asked] = [
+            Asked(judge, self.level, self.profile, self.seed, reasons_of(judge, lists)) for judge in self.judges
+        ]
         self.judged = 0
+
+    def pytest_unconfigure(self) -> None:
+        for judge in self.judges:
+            judge.close()
 
     def pytest_report_header(self) -> list[str]:
         from .runner import versions
 
-        ports = ", ".join(f"{port.target} ({', '.join(port.dtypes)})" for port in self.ports)
+        ports = ", ".join(f"{port.target} ({', '.join(port.dtypes)})" for port in self.judges)
         return [
             f"gc-conformance: {ports}; level {self.level}, profile {self.profile}, seed {self.seed}",
             f"gc-conformance: {', '.join(f'{name} {version}' for name, version in versions().items())}",
@@ -97,27 +112,12 @@ class ChapterFile(pytest.File):
 
     def collect(self) -> list[PropertyItem]:
         asked, items = self.asked, []
-        for port, known in zip(asked.ports, asked.known, strict=True):
-            of_port = f"[{port.target}]" if len(asked.ports) > 1 else ""
+        for port in asked.ports:
+            of_port = f"[{port.judge.target}]" if len(asked.ports) > 1 else ""
             for prop in asked.properties:
                 if prop.chapter == self.path.stem:
-                    name, reason = prop.id + of_port, known.get(prop.id)
-                    items.append(PropertyItem.from_parent(self, name=name, prop=prop, port=port, reason=reason))
+                    items.append(PropertyItem.from_parent(self, name=prop.id + of_port, prop=prop, port=port))
         return items
-
-
-class Failed(Exception):
-    """A property does not hold. The text is the report."""
-
-    def __init__(self, result: PropertyResult):
-        super().__init__(
-            f"{result.title}\n{result.message}\nsmallest counterexample: {result.counterexample}\n"
-            f"to reproduce, without this suite:\n{result.reproduce}"
-        )
-
-
-class Stale(Exception):
-    """A property is listed as a known failure, and does not fail."""
 
 
 class PropertyItem(pytest.Item):
@@ -125,27 +125,17 @@ class PropertyItem(pytest.Item):
 
     parent: ChapterFile
 
-    def __init__(self, *, prop: Property, port: Port, reason: Reason | None, **arguments: Any):
+    def __init__(self, *, prop: Property, port: Asked, **arguments: Any):
         super().__init__(**arguments)
-        self.prop, self.port, self.reason = prop, port, reason
+        self.prop, self.port = prop, port
         self.user_properties.append((TAG, prop.id))
 
     def runtest(self) -> None:
-        from .runner import judge
-
-        asked = self.parent.asked
-        examples = max(1, round(asked.examples * self.prop.share))
-        result = judge(self.prop, self.port, seed=asked.seed, examples=examples)
-        if self.reason:
-            if result.status == "failed":
-                pytest.xfail(f"known failure: {self.reason.cause} ({self.reason.link})")
-            raise Stale(f"listed as a known failure: {self.reason.cause} ({self.reason.link}), and {result.status}.")
-        if result.status == "not provided":
-            pytest.skip(f"not provided: {result.message}")
-        if result.status == "failed":
-            raise Failed(result)
+        self.port.hold(self.prop)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        from .testing import Failed, Stale
+
         if isinstance(excinfo.value, Failed | Stale):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
@@ -155,7 +145,7 @@ class PropertyItem(pytest.Item):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.gc_port:
+    if config.option.gc_port or config.option.gc_command:
         try:
             session = Session(config)
         except ModuleNotFoundError as missing:

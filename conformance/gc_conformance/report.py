@@ -1,11 +1,14 @@
-"""What people see of a run: the progress bar and the table in a terminal, and one HTML page."""
+"""What people see of a run in a terminal: the progress bar, the table, the failures by cause, the verdict."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -13,22 +16,55 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .known import Verdict
-from .mutants import Mutant
+from .loading import COMMAND
 from .result import PropertyResult, Status
 from .runner import PROFILES
 from .runner import Progress as OnProgress
 from .vectors import Checked
+from .verdict import CANNOT, CONFORMS, DOES_NOT, Verdict
 
 STYLES = {"passed": "green", "failed": "bold red", "known failure": "yellow", "not provided": "dim"}
 MARKS = {"passed": "✓", "failed": "✗", "known failure": "!", "not provided": "–"}
-IN_FULL = 5  # failures shown with counterexample and reproduction; a terminal names the others, a page folds them
+PLAIN = str.maketrans({"✓": "+", "✗": "x", "–": "-", "…": "...", "−": "-", "²": "^2", "ᵀ": "'", "·": "."})
+IN_FULL = 5  # causes shown with counterexample and reproduction; a terminal names the others, a page folds them
+
+
+class Screen(Console):
+    """A console whose stream can always be written to: it never decides how a run ends.
+
+    What the stream's encoding lacks is written plainly or escaped, and a reader that has gone away is no error.
+    """
+
+    def __init__(self, stderr: bool = False):
+        stream = sys.stderr if stderr else sys.stdout
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        super().__init__(file=stream, emoji=False, highlight=False)
+        if not self.is_terminal:
+            self.width = 160  # a pipe or a file has no width of its own
+        try:
+            "".join(MARKS.values()).encode(stream.encoding or "ascii")
+            self.plain = False
+        except (UnicodeEncodeError, LookupError):
+            self.plain = True
+
+    def text(self, text: str) -> str:
+        return text.translate(PLAIN) if self.plain else text
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line, as it is, however long: what is copied from a terminal must not have been wrapped."""
+        self.print(Text(self.text(text), style), soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(nothing, self.file.fileno())
 
 
 @contextmanager
 def progress_bar(port: str) -> Iterator[OnProgress]:
     """A bar on a terminal's stderr, gone when done; nothing anywhere else."""
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(port, total=None)
@@ -46,15 +82,17 @@ def configuration(verdict: Verdict) -> dict[str, str]:
     return {
         "port": result.port if result.port == result.target else f"{result.port} ({result.target})",
         "dtypes": ", ".join(result.dtypes),
-        "judged": f"level {result.level}, profile {profile}, seed {result.seed}",
-        "with": ", ".join(f"{name} {version}" for name, version in result.versions.items()),
+        "judged": f"level {result.level}, profile {profile}, seed {result.seed}, version {result.suite} of the suite",
+        "with": ", ".join(f"{name} {version}" for name, version in result.versions.items() if name != "suite"),
     }
 
 
 def again(verdict: Verdict, result: PropertyResult) -> str:
     """The command that judges this property alone, with the same cases."""
     run = verdict.result
-    words = ["gc-conformance", "run", run.target, "--property", result.id, "--profile", run.profile]
+    command = run.target.startswith(COMMAND)
+    target = ["--command", run.target.removeprefix(COMMAND).strip()] if command else [run.target]
+    words = ["gc-conformance", "run", *target, "--property", result.id, "--profile", run.profile]
     return shlex.join([*words, "--seed", str(run.seed)])
 
 
@@ -64,7 +102,7 @@ def rows(verdict: Verdict) -> Iterator[tuple[str, list[PropertyResult], bool]]:
         yield chapter, list(results), all(result.status == "not provided" for result in results)
 
 
-def _count(verdict: Verdict, results: Sequence[PropertyResult]) -> Text:
+def count(verdict: Verdict, results: Sequence[PropertyResult]) -> Text:
     found = [verdict.status(result) for result in results]
     parts = [(f"{found.count(name)} {name}", style) for name, style in STYLES.items() if name in found]
     return Text(", ").join(Text(*part) for part in parts)
@@ -76,7 +114,7 @@ def _grid(headers: Sequence[str], rows: Sequence[Sequence[Text | str]], width: i
     grid = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 1))
     room = width
     for header, *cells in zip(headers, *lines, strict=True):
-        column = max(cell_len(header), *(cell.cell_len for cell in cells))
+        column = max([cell_len(header), *(cell.cell_len for cell in cells)])
         grid.add_column(
             header, no_wrap=True, min_width=min(column, room), justify="right" if header == right else "left"
         )
@@ -89,56 +127,71 @@ def _grid(headers: Sequence[str], rows: Sequence[Sequence[Text | str]], width: i
     return grid
 
 
-def table(verdict: Verdict, width: int) -> Table:
+def table(verdict: Verdict, screen: Screen) -> Table:
     """Chapters and their properties."""
     lines: list[tuple[Text | str, ...]] = []
     for chapter, results, folded in rows(verdict):
-        counts = _count(verdict, results)
+        counts = count(verdict, results)
         lines.append(
             (Text(chapter, "bold"), "", "", counts + Text(f": {results[0].message}", "dim") if folded else counts)
         )
         for result in () if folded else results:
             status = verdict.status(result)
             what = Text(result.message, "dim") if status == "not provided" else Text(result.title)
-            mark = Text(f"{MARKS[status]} {status}", STYLES[status])
+            how = f" ({result.how})" if status == "failed" and result.how not in ("", "wrong", "raises") else ""
+            mark = Text(screen.text(f"{MARKS[status]} {status}{how}"), STYLES[status])
             lines.append((f"  {result.id.partition('.')[2]}", mark, str(result.examples or ""), what))
             if status == "passed" and result.message:
                 lines.append(("", "", "", Text(f"({result.message})", "dim")))
-    return _grid(("property", "", "examples", "what must hold"), lines, width, right="examples")
+    return _grid(("property", "", "examples", "what must hold"), lines, screen.width, right="examples")
 
 
-def show(verdict: Verdict, console: Console) -> None:
-    """Print header, table, failures, and the verdict last, where the eye is."""
-
-    def line(text: str = "", style: str = "") -> None:
-        # As it is, however long: what is copied from a terminal must not have been wrapped.
-        console.print(Text(text, style), soft_wrap=True)
-
+def show(verdict: Verdict, screen: Screen) -> None:
+    """Print header, table, failures by cause, and the verdict last, where the eye is."""
     for name, value in configuration(verdict).items():
-        line(f"{name:<8}{value}")
-    line()
-    console.print(table(verdict, console.width))
-    failed = verdict.having("failed")
-    for result in failed[:IN_FULL]:
-        line()
-        line(f"✗ {result.id}: {result.title}", "bold red")
-        line(f"  {result.message}")
-        line(f"  smallest counterexample: {result.counterexample}")
-        line("  to reproduce, without this suite:")
-        line(result.reproduce, "cyan")
-        line(f"  to judge it again: {again(verdict, result)}", "dim")
-    if more := failed[IN_FULL:]:
-        line()
-        for result in more:
-            line(f"✗ {result.id}: {result.message}", "bold red")
-        line(f"  the counterexamples of these {len(more)}: --html FILE, --json FILE, or one alone with --property ID")
+        screen.line(f"{name:<8}{value}")
+    screen.line()
+    screen.print(table(verdict, screen))
+    causes = list(verdict.causes.values())
+    for some in causes[:IN_FULL]:
+        _show_cause(verdict, some, screen)
+    if more := causes[IN_FULL:]:
+        screen.line()
+        for first, *others in more:
+            screen.line(f"✗ {first.id}{_and_more(others)}: {first.diagnosis or first.message}", "bold red")
+        screen.line(
+            f"  the counterexamples of these {len(more)}: --html FILE, --json FILE, or one alone with --property ID"
+        )
     for result in verdict.having("known failure"):
-        reason = verdict.known[result.id]
-        line()
-        line(f"! {result.id}: known failure", "yellow")
-        line(f"  {reason.cause} ({reason.link})")
-    line()
-    line(verdict.sentence, "bold green" if verdict.exit_code == 0 and not verdict.interrupted else "bold red")
+        screen.line()
+        screen.line(f"! {result.id}: known failure", "yellow")
+        screen.line(f"  {verdict.known[result.id]}")
+    screen.line()
+    screen.line(verdict.sentence, "bold green" if verdict.ok else "bold red")
+
+
+def _and_more(others: Sequence[PropertyResult]) -> str:
+    return f" and {len(others)} more" if others else ""
+
+
+def _show_cause(verdict: Verdict, some: Sequence[PropertyResult], screen: Screen) -> None:
+    """The most basic failure of a cause in full, and the ids of the others."""
+    first, *others = some
+    screen.line()
+    screen.line(f"✗ {first.id}: {first.title}", "bold red")
+    screen.line(f"  {first.message}")
+    if first.diagnosis:
+        screen.line(f"  it looks like this: {first.diagnosis}", "bold")
+    if first.counterexample:
+        screen.line(f"  smallest counterexample: {first.counterexample}")
+    for text in first.details.splitlines():
+        screen.line(f"  {text}", "dim")
+    if first.reproduce:
+        screen.line("  to reproduce, without this suite:")
+        screen.line(first.reproduce, "cyan")
+    screen.line(f"  to judge it again: {again(verdict, first)}", "dim")
+    if others:
+        screen.line(f"  {len(others)} more for the same reason: {', '.join(result.id for result in others)}")
 
 
 @contextmanager
@@ -148,7 +201,7 @@ def counter(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar(done, total, "", None)
 
 
-def show_vectors(port: str, results: Sequence[Checked], console: Console) -> int:
+def show_vectors(port: str, version: int, results: Sequence[Checked], screen: Screen) -> int:
     """Print what became of the vectors, and return the exit code."""
     grid = Table(box=None, pad_edge=False, show_edge=False)
     statuses: tuple[Status, ...] = ("passed", "failed", "not provided")
@@ -158,124 +211,50 @@ def show_vectors(port: str, results: Sequence[Checked], console: Console) -> int
         found = [one.status for one in results if one.rule == rule]
         counts = (Text(str(found.count(name) or ""), STYLES[name]) for name in statuses)
         grid.add_row(rule, *counts)
-    console.print(grid)
+    screen.print(grid)
     failed = [one for one in results if one.status == "failed"]
-    for one in failed[:IN_FULL]:
-        console.print(Text(f"\n✗ {one.id} ({', '.join(one.flags)})", "bold red"), soft_wrap=True)
-        console.print(Text(f"  {one.message}"), soft_wrap=True)
-    if more := failed[IN_FULL:]:
-        console.print(Text("\n" + "\n".join(f"✗ {one.id}" for one in more), "bold red"), soft_wrap=True)
+    # Every failure with its details; those of one message once, with the ids of the others.
+    by_message: dict[tuple[str, str], list[Checked]] = {}
+    for one in failed:
+        by_message.setdefault((one.rule, one.message), []).append(one)
+    for (_, message), some in by_message.items():
+        screen.line()
+        screen.line(f"✗ {some[0].id} ({', '.join(some[0].flags)})", "bold red")
+        screen.line(f"  {message}")
+        if some[1:]:
+            screen.line(f"  and the same of {len(some) - 1} more: {', '.join(one.id for one in some[1:])}")
     missing = dict.fromkeys(one.message for one in results if one.status == "not provided")
     if missing:
-        console.print(Text("\nnot provided: " + "; ".join(missing), "dim"), soft_wrap=True)
+        screen.line()
+        screen.line("not provided: " + "; ".join(missing), "dim")
     passed = sum(one.status == "passed" for one in results)
-    code = 1 if failed else 0 if passed else 2
-    words = "Conforms to the vectors", "Does not conform", "Not judged: it provides nothing of what the vectors ask"
+    code = DOES_NOT if failed else CONFORMS if passed else CANNOT
+    words = {
+        CONFORMS: f"Conforms to version {version} of the vectors",
+        DOES_NOT: f"Does not conform to version {version} of the vectors",
+        CANNOT: "Not judged: it provides nothing of what the vectors ask",
+    }
     rest = len(results) - passed - len(failed)
+    screen.line()
     sentence = f"{words[code]}: {port}. {passed} passed, {len(failed)} failed, {rest} not provided."
-    console.print(Text("\n" + sentence, "bold red" if code else "bold green"), soft_wrap=True)
+    screen.line(sentence, "bold red" if code else "bold green")
     return code
 
 
-def show_mutants(judged: Sequence[tuple[Mutant, bool]], console: Console) -> int:
+def show_mutants(judged: Sequence[tuple[Any, bool]], screen: Screen) -> int:
     """Print which mutants were killed, and return the exit code."""
     lines = [
         (mutant.name, Text("killed", "green") if dead else Text("SURVIVED", "bold red"), mutant.kills, mutant.what)
         for mutant, dead in judged
     ]
     headers = ("mutant", "", "the property meant for it", "what is wrong with it")
-    console.print(_grid(headers, lines, console.width))
+    screen.print(_grid(headers, lines, screen.width))
     survivors = [mutant.name for mutant, dead in judged if not dead]
     sentence = (
         f"{len(judged) - len(survivors)} of {len(judged)} mutants killed, each by the property meant for it alone."
     )
     if survivors:
         sentence += f" SURVIVED: {', '.join(survivors)}."
-    console.print(Text("\n" + sentence, "bold red" if survivors else "bold green"), soft_wrap=True)
+    screen.line()
+    screen.line(sentence, "bold red" if survivors else "bold green")
     return 1 if survivors else 0
-
-
-_CSS = """
-:root { color-scheme: light dark; --bg: #fff; --fg: #1d1f23; --dim: #5c636e; --line: #d9dce1; --code: #f4f5f7;
-        --ok: #1a7f37; --bad: #c01c28; --known: #8a5a00 }
-@media (prefers-color-scheme: dark) { :root { --bg: #15171a; --fg: #e4e6ea; --dim: #9aa2ad; --line: #33373d;
-        --code: #1f2226; --ok: #57c26e; --bad: #ff7b80; --known: #e3b341 } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
-       background: var(--bg); color: var(--fg) }
-h1 { font-size: 1.4rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin: 1.5rem 0 .3rem }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem } dt { color: var(--dim) } dd { margin: 0 }
-table { border-collapse: collapse; width: 100%; font-size: .9rem }
-td, th { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line) }
-td, dd, p { overflow-wrap: anywhere } td.status { white-space: nowrap } td.n { text-align: right }
-tr.chapter td { font-weight: 600; padding-top: 1rem } .note { color: var(--dim) }
-.passed { color: var(--ok) } .failed { color: var(--bad) } .known-failure { color: var(--known) }
-.not-provided { color: var(--dim) } .verdict { font-size: 1.1rem; font-weight: 600 }
-details { border-top: 1px solid var(--line); padding: .5rem 0 } summary { cursor: pointer }
-details > p, details > pre { margin: .4rem 0 .4rem 1rem } summary > .failed { font-weight: 600 }
-pre { background: var(--code); padding: .7rem; overflow-x: auto; font-size: .85rem }
-"""
-
-
-def html(verdicts: Sequence[Verdict]) -> str:
-    """One page that needs nothing else: no script, no font, no link that it loads."""
-    ports = escape(", ".join(verdict.result.port for verdict in verdicts))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Gradient Centralization: conformance of {ports}</title><style>{_CSS}</style></head>\n<body>"
-        "<h1>Gradient Centralization: conformance</h1>\n"
-        + "\n".join(_html_of(verdict) for verdict in verdicts)
-        + "\n</body></html>\n"
-    )
-
-
-def _html_of(verdict: Verdict) -> str:
-    ok = verdict.exit_code == 0 and not verdict.interrupted
-    echo = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in configuration(verdict).items())
-    body = []
-    for chapter, results, folded in rows(verdict):
-        note = f'<span class="note">{escape(results[0].message)}</span>' if folded else ""
-        body.append(
-            f'<tr class="chapter"><td>{escape(chapter)}</td><td colspan="2">'
-            f"{escape(_count(verdict, results).plain)}</td><td>{note}</td></tr>"
-        )
-        body.extend(_html_row(verdict, result) for result in results if not folded)
-    return (
-        f'<section><h2>{escape(verdict.result.port)}</h2><p class="verdict {"passed" if ok else "failed"}">'
-        f"{escape(verdict.sentence)}</p><dl>{echo}</dl>\n"
-        + "".join(_html_failure(verdict, result, n < IN_FULL) for n, result in enumerate(verdict.having("failed")))
-        + "".join(_html_known(verdict, result) for result in verdict.having("known failure"))
-        + "<h3>All properties</h3><table><thead><tr><th>property</th><th>verdict</th><th>examples</th>"
-        "<th>what must hold</th></tr></thead><tbody>" + "\n".join(body) + "</tbody></table></section>"
-    )
-
-
-def _html_row(verdict: Verdict, result: PropertyResult) -> str:
-    status = verdict.status(result)
-    why = result.message if status in ("passed", "not provided") else ""
-    note = f'<br><span class="note">{escape(why)}</span>' if why else ""
-    return (
-        f'<tr><td>{escape(result.id)}</td><td class="status {status.replace(" ", "-")}">{MARKS[status]} {status}</td>'
-        f'<td class="n">{result.examples or ""}</td><td>{escape(result.title)}{note}</td></tr>'
-    )
-
-
-def _html_failure(verdict: Verdict, result: PropertyResult, opened: bool) -> str:
-    return (
-        f'<details{" open" if opened else ""}><summary><span class="failed">{MARKS["failed"]} '
-        f"{escape(result.id)}</span> {escape(result.title)}</summary>"
-        f"<p>{escape(result.message)}</p><p>Smallest counterexample: <code>{escape(result.counterexample)}</code></p>"
-        f"<p>To reproduce, without the suite:</p><pre>{escape(result.reproduce)}</pre>"
-        f"<p>To judge it again:</p><pre>{escape(again(verdict, result))}</pre></details>\n"
-    )
-
-
-def _html_known(verdict: Verdict, result: PropertyResult) -> str:
-    reason = verdict.known[result.id]
-    # Only what is a web address becomes a link: a javascript: address would run.
-    is_address = reason.link.startswith(("https://", "http://"))
-    link = f'<a href="{escape(reason.link)}">{escape(reason.link)}</a>' if is_address else escape(reason.link)
-    return (
-        f'<h3 class="known-failure">{MARKS["known failure"]} {escape(result.id)}: known failure</h3>'
-        f"<p>{escape(reason.cause)} ({link})</p>"
-    )

@@ -186,11 +186,11 @@ class Gradient:
 
 
 @st.composite
-def _gradients(draw, dtypes, shapes, kinds, least, layouts, pair, choose) -> Gradient:
+def _gradients(draw, dtypes, shapes, kinds, least, layouts, pair, choose, none) -> Gradient:
     dtype, shape = draw(st.sampled_from(dtypes)), draw(st.sampled_from(shapes))
     layout = draw(st.sampled_from(layouts))
     choices = [c for c in subsets(len(shape), least) if choose is None or choose(shape, c)]
-    axis = draw(axes(len(shape), choices))
+    axis = None if none and draw(st.sampled_from((False, False, False, True))) else draw(axes(len(shape), choices))
     grad = draw(arrays(dtype, shape, kinds)).laid_out(layout)
     return Gradient(grad, axis, draw(arrays(dtype, shape, kinds)) if pair else None)
 
@@ -204,6 +204,7 @@ def gradients(
     dtypes: Sequence[str] | None = None,
     pair: bool = False,
     choose: Callable[[tuple[int, ...], tuple[int, ...]], bool] | None = None,
+    none: bool = False,
 ) -> Callable[[Port], SearchStrategy]:
     """Calls of `centralize`, in the dtypes that the port claims.
 
@@ -213,13 +214,14 @@ def gradients(
         dtypes: only these of the claimed ones; when it claims none of them, the case is None.
         pair: draw a second array too.
         choose: keeps the pairs (shape, sorted axes) for which it is true.
+        none: now and then without axes.
     """
 
     def cases(port: Port) -> SearchStrategy:
         claimed = [d for d in port.real_dtypes if dtypes is None or d in dtypes]
         if not claimed:
             return st.none()
-        return _gradients(claimed, list(shapes), list(kinds), least, list(layouts), pair, choose)
+        return _gradients(claimed, list(shapes), list(kinds), least, list(layouts), pair, choose, none)
 
     return cases
 
@@ -401,15 +403,23 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
+# Which parameters there are; the simplest first.
+FC, CONV, BIAS = "fc.weight", "conv.weight", "fc.bias"
+
+
 @st.composite
-def _trainings(draw, port, kind, count, kinds, alike, hyper) -> Training:
+def _trainings(draw, port, kind, count, kinds, alike, bias, hyper) -> Training:
     dtypes = [d for d in port.real_dtypes if d in ("float32", "float64")] or list(port.real_dtypes)
     dtype, number = draw(st.sampled_from(dtypes)), draw(st.sampled_from(range(count[0], count[1] + 1)))
-    shapes = {name: draw(st.sampled_from(MATRICES[:2] + TENSORS[:3])) for name in ("conv.weight", "fc.weight")}
+    names = (CONV, FC) if alike or draw(st.sampled_from((False, True, True))) else (FC,)
+    shapes = {name: draw(st.sampled_from(MATRICES[:2] + TENSORS[:3])) for name in names}
     if alike:
-        shapes["fc.weight"] = shapes["conv.weight"]
+        shapes[CONV] = shapes[FC]
     chosen = {name: draw(axes(len(shape), subsets(len(shape))[:2])) for name, shape in shapes.items()}
-    shapes["fc.bias"], chosen["fc.bias"] = (3,), None
+    if bias:
+        shapes[BIAS], chosen[BIAS] = (3,), None
+    # Libraries without momentum are judged, too, by what is not about it.
+    momentum = {"momentum": draw(st.sampled_from((0.0, 0.875)))} if kind == "sgd" and "momentum" not in hyper else {}
     data, seed = draw(st.sampled_from(("counting", *kinds))), draw(SEEDS)
 
     def several(step: int) -> dict[str, Array]:
@@ -420,7 +430,8 @@ def _trainings(draw, port, kind, count, kinds, alike, hyper) -> Training:
             name: normal(shape, dtype, seed + 3 * step + i, formula) for i, (name, shape) in enumerate(shapes.items())
         }
 
-    return Training(kind, several(0), tuple(several(n + 1) for n in range(number)), chosen, {**GIVEN[kind], **hyper})
+    grads = tuple(several(n + 1) for n in range(number))
+    return Training(kind, several(0), grads, chosen, {**GIVEN[kind], **momentum, **hyper})
 
 
 def trainings(
@@ -428,17 +439,20 @@ def trainings(
     count: tuple[int, int] = (1, 3),
     kinds: Sequence[str] = ("normal",),
     alike: bool = False,
+    bias: bool = False,
     **hyper: Any,
 ) -> Callable[[Port], SearchStrategy]:
-    """Some steps of an optimizer of one of these kinds over three parameters, one of which has no fan-in axes.
+    """Some steps of an optimizer of one of these kinds over one or two weights.
 
     Args:
         count, kinds: as in `steps`.
-        alike: two parameters of the same shape.
+        alike: two weights of the same shape.
+        bias: and a parameter that has no fan-in axes.
         hyper: options of their own value; the rest is `GIVEN`.
     """
 
     def cases(port: Port) -> SearchStrategy:
-        return st.sampled_from(kinds_of).flatmap(lambda kind: _trainings(port, kind, count, list(kinds), alike, hyper))
+        made = (_trainings(port, kind, count, list(kinds), alike, bias, hyper) for kind in kinds_of)
+        return st.one_of(*made) if len(kinds_of) > 1 else next(made)
 
     return cases

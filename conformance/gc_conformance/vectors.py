@@ -7,8 +7,10 @@ vectors there are is said in `vector_cases.py`.
 from __future__ import annotations
 
 import json
+import tarfile
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,9 +21,10 @@ import numpy as np
 from jsonschema.exceptions import best_match
 
 from . import strategies
+from .bits import array_of, bits
 from .judge import require
 from .port import NotProvided, Port
-from .result import Status, Violation
+from .result import Ended, Status, Violation, clean
 from .vector_cases import FLAGS, Data, Expected, Vector, vectors
 
 FORMAT = 1
@@ -38,30 +41,8 @@ def schema() -> dict:
     return json.loads(resources.files("gc_conformance").joinpath(SCHEMA_NAME).read_text(encoding="utf-8"))
 
 
-# ---- Bits
-
-
-def _bits(values: np.ndarray, dtype: str) -> str:
-    if dtype == "bfloat16":
-        wide = np.ascontiguousarray(values, dtype="<f4").view("<u4")
-        return (wide >> 16).astype("<u2").tobytes().hex()
-    return np.asarray(values, dtype=np.dtype(dtype).newbyteorder("<")).tobytes().hex()
-
-
 def _doubles(values: np.ndarray) -> str:
-    return _bits(values, "complex128" if np.iscomplexobj(values) else "float64")
-
-
-def array_of(entry: dict) -> np.ndarray:
-    """The NumPy array that an `array` of the schema describes."""
-    dtype, raw = entry["dtype"], bytes.fromhex(entry["bits"])
-    if dtype == "bfloat16":
-        import ml_dtypes
-
-        array = np.frombuffer(raw, "<u2").astype(np.uint16).view(ml_dtypes.bfloat16)
-    else:
-        array = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).astype(dtype)
-    return array.reshape(entry["shape"]).copy()
+    return bits(values, "complex128" if np.iscomplexobj(values) else "float64")
 
 
 # ---- Writing
@@ -71,11 +52,11 @@ def _plain(thing: Any) -> Any:
     """A part of a vector in JSON's types."""
     match thing:
         case Data(dtype, values):
-            return {"dtype": dtype, "shape": list(values.shape), "bits": _bits(values, dtype)}
+            return {"dtype": dtype, "shape": list(values.shape), "bits": bits(values, dtype)}
         case Expected(dtype, value, bound, spoiled):
             shape = list(value.shape)
             if bound is None:
-                return {"dtype": dtype, "shape": shape, "bits": _bits(value, dtype)}
+                return {"dtype": dtype, "shape": shape, "bits": bits(value, dtype)}
             shown = value if spoiled is None else np.where(spoiled, np.nan, value)
             return {"dtype": dtype, "shape": shape, "value": _doubles(shown), "bound": _doubles(bound)}
         case dict():
@@ -112,6 +93,17 @@ def write(folder: str | Path) -> list[Path]:
     files.append(folder / SCHEMA_NAME)
     files[-1].write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8", newline="\n")
     return files
+
+
+def pack(folder: str | Path) -> Path:
+    """Write all vectors into one archive in a folder, `gc-vectors-N.tar.gz`, N being their version."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"gc-vectors-{VERSION}"
+    with tempfile.TemporaryDirectory() as temporary, tarfile.open(folder / f"{name}.tar.gz", "w:gz") as archive:
+        for file in write(Path(temporary) / name):
+            archive.add(file, f"{name}/{file.name}")
+    return folder / f"{name}.tar.gz"
 
 
 # ---- Reading
@@ -182,21 +174,31 @@ class Checked:
 
 
 def check(
-    found: dict[str, list[dict]], port: Port, progress: Callable[[int, int], None] | None = None
+    found: dict[str, list[dict]],
+    port: Port | Callable[[str, dict], Checked],
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Checked]:
-    """Hold a port to vectors that `read` has found."""
+    """Hold a port, or what asks one about a vector, to vectors that `read` has found."""
     total, done = sum(map(len, found.values())), 0
     results = []
     for rule, some in found.items():
         for vector in some:
-            results.append(_checked(rule, vector, port))
+            results.append(check_one(rule, vector, port) if isinstance(port, Port) else port(rule, vector))
             done += 1
             if progress:
                 progress(done, total)
     return results
 
 
-def _checked(rule: str, vector: dict, port: Port) -> Checked:
+def to_json(port: str, results: list[Checked], exit_code: int) -> str:
+    """All results, with the version of the vectors."""
+    plain = [{**asdict(one), "flags": list(one.flags)} for one in results]
+    return json.dumps({"port": port, "vectors": VERSION, "exit_code": exit_code, "results": plain}, indent=1) + "\n"
+
+
+def check_one(rule: str, vector: dict, port: Port) -> Checked:
+    """Hold a port to one vector."""
+
     def verdict(status: Status, message: str = "") -> Checked:
         return Checked(rule, vector["id"], tuple(vector["flags"]), status, message)
 
@@ -205,8 +207,10 @@ def _checked(rule: str, vector: dict, port: Port) -> Checked:
             _RULES[rule](vector, port)
     except NotProvided as refusal:
         return verdict("not provided", str(refusal))
-    except Violation as violation:
-        return verdict("failed", str(violation))
+    except (Violation, Ended) as violation:
+        return verdict("failed", clean(str(violation)))
+    except AttributeError as error:  # a state or a result of another kind
+        return verdict("failed", clean(f"what the port returns cannot be judged: {error}"))
     return verdict("passed")
 
 

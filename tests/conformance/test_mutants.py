@@ -1,4 +1,4 @@
-"""The suite can fail: every property rejects the wrong ports meant for it, and its three lines show where."""
+"""The suite can fail: every property rejects the wrong ports meant for it, and what it prints shows where."""
 
 import contextlib
 import io
@@ -11,9 +11,9 @@ from gc_conformance import PROPERTIES
 from gc_conformance.mutants import MUTANTS, kill
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_each_mutant_is_killed_by_its_own_property_alone(seed):
-    results = {name: kill(mutant, seed=seed) for name, mutant in MUTANTS.items()}
+@pytest.mark.parametrize(("profile", "seed"), [("quick", 0), ("quick", 1), ("standard", 2), ("thorough", 3)])
+def test_each_mutant_is_killed_by_its_own_property_alone(profile, seed):
+    results = {name: kill(mutant, seed=seed, profile=profile) for name, mutant in MUTANTS.items()}
     assert {name for name, result in results.items() if result.status != "failed"} == set()
     assert all(result.id == MUTANTS[name].kills for name, result in results.items())
 
@@ -24,7 +24,7 @@ def test_there_is_a_mutant_for_each_property():
 
 
 def printed(lines, port):
-    """The numbers that three lines print. The port is an object of these tests, which no line can import."""
+    """The numbers that some lines print. The port is an object of these tests, which no line can import."""
     head, *rest = lines.split("\n")
     assert head.endswith("port = ...  # the object that was judged")
     out = io.StringIO()
@@ -33,14 +33,16 @@ def printed(lines, port):
     return [float(number) for number in re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", out.getvalue())]
 
 
-AFTER_ALL_CASES = {"StateOfTheClass"}  # its numbers hang on every optimizer that there has been
+# Their numbers hang on every optimizer that there has been.
+AFTER_ALL_CASES = {"StateOfTheClass", "BufferOfTheClass"}
 
 
-def test_the_three_lines_show_what_the_message_says():
+def test_the_lines_show_what_the_message_says():
     compared = 0
     for name, mutant in MUTANTS.items():
         result = kill(mutant)
-        assert len(result.reproduce.split("\n")) == 3, name
+        lines = len(result.reproduce.split("\n"))
+        assert lines == 3 or (mutant.kills.startswith("switch.") and lines <= 10), name
         assert "gc_conformance" not in result.reproduce
         claimed = re.search(r" is (-?\d[\d.e+-]*), and must", result.message)
         if claimed and name not in AFTER_ALL_CASES:

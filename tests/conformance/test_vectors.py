@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gc_conformance import load_port, vectors
+from gc_conformance import bits, load_port, vectors
 from gc_conformance.honest import Straight
 from gc_conformance.mutants import MUTANTS
 from gc_conformance.vector_cases import REAL, to_dtype
@@ -76,7 +76,7 @@ def test_bits_of_bfloat16_are_those_of_ml_dtypes():
     ours = to_dtype(values, "bfloat16")
     theirs = values.astype(np.float32).astype(ml_dtypes.bfloat16)
     assert np.array_equal(ours, theirs.astype(np.float64))
-    entry = {"dtype": "bfloat16", "shape": [504], "bits": vectors._bits(ours, "bfloat16")}
+    entry = {"dtype": "bfloat16", "shape": [504], "bits": bits.bits(ours, "bfloat16")}
     assert np.array_equal(vectors.array_of(entry), theirs)
 
 

@@ -410,7 +410,7 @@ def _refuse(port: Port, optimizer: Any, case: BadStep) -> Exception | None:
     except Exception:  # no such array in this framework
         bad = value
     try:
-        optimizer.step({**fresh(port, case.training.grads[0]), "fc.weight": bad})
+        port.bare(optimizer.step)({**fresh(port, case.training.grads[0]), "fc.weight": bad})
     except NotImplementedError as error:
         # Refused for its options, which a good step shows, or for the gradient.
         step(port, make(port, case.training), fresh(port, case.training.grads[0]))

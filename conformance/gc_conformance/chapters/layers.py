@@ -60,7 +60,7 @@ from hypothesis.strategies import SearchStrategy
 from .. import oracle
 from ..bounds import Approx
 from ..judge import agree, require, same
-from ..port import Port
+from ..port import MEMORY, Port
 from ..registry import property
 from ..strategies import SEEDS, Array, comment, imports, normal
 
@@ -553,6 +553,25 @@ def _register(row: Row) -> None:
 
 for _row in ROWS:
     _register(_row)
+
+
+_BY_ID = {row.id: row for row in ROWS}
+
+
+@property(
+    "layers.input_unchanged",
+    needs=("centralize_layer", MEMORY),
+    since=2,
+    share=0.5,
+    cases=lambda port: st.one_of(
+        *(cases(_BY_ID[id])(port) for id in ("linear_out_first", "conv2d_out_first", "embedding", "bias"))
+    ),
+)
+def input_unchanged(port: Port, case: Layer) -> None:
+    """The gradient given is not changed, whether it is a weight's or not."""
+    grad = port.array(case.grad.fresh())
+    port.call("centralize_layer", case.kind, grad, **case.words)
+    same(port.numpy(grad), case.grad.value, "grad after centralize_layer(kind, grad)")
 
 
 @dataclass(frozen=True)

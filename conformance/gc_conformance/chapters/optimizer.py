@@ -15,7 +15,7 @@ import numpy as np
 from .. import oracle
 from ..bounds import Approx, decimals
 from ..judge import agree, require, same
-from ..port import Port
+from ..port import MEMORY, Port
 from ..registry import property
 from ..result import Violation
 from ..strategies import Training, trainings
@@ -62,19 +62,19 @@ def check(port: Port, case: Training) -> None:
             agree(got[name], want[name][number], f"{name} after step {number + 1}, at ")
 
 
-@property("optimizer.sgd", needs="optimizer", share=0.5, cases=trainings("sgd"))
+@property("optimizer.sgd", basic=True, needs="optimizer", share=0.5, cases=trainings("sgd"))
 def sgd(port: Port, case: Training) -> None:
     """SGD with momentum, of the centralized gradient."""
     check(port, case)
 
 
-@property("optimizer.adam", needs="optimizer", share=0.5, cases=trainings("adam"))
+@property("optimizer.adam", basic=True, needs="optimizer", share=0.5, cases=trainings("adam"))
 def adam(port: Port, case: Training) -> None:
     """Adam of the centralized gradient."""
     check(port, case)
 
 
-@property("optimizer.adamw", needs="optimizer", share=0.5, cases=trainings("adamw"))
+@property("optimizer.adamw", basic=True, needs="optimizer", share=0.5, cases=trainings("adamw"))
 def adamw(port: Port, case: Training) -> None:
     """AdamW of the centralized gradient: lr * weight_decay of w is taken away, outside of GC."""
     check(port, case)
@@ -104,13 +104,35 @@ def no_axes_no_gc(port: Port, case: Training) -> None:
     check(port, case)
 
 
-@property("optimizer.dampening", needs="optimizer", share=0.5, cases=trainings("sgd", dampening=0.5, count=(1, 3)))
+@property(
+    "optimizer.biases_left_alone",
+    needs="optimizer",
+    since=2,
+    share=0.5,
+    cases=trainings("sgd", "adam", "adamw", bias=True),
+)
+def biases_left_alone(port: Port, case: Training) -> None:
+    """A bias, which has no fan-in axes, is updated by the plain optimizer, beside weights that have GC."""
+    check(port, case)
+
+
+@property(
+    "optimizer.dampening",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("sgd", momentum=0.875, dampening=0.5, count=(1, 3)),
+)
 def dampening(port: Port, case: Training) -> None:
     """The gradient enters the momentum buffer times 1 - dampening; the first one as the port declares."""
     check(port, case)
 
 
-@property("optimizer.nesterov", needs="optimizer", share=0.5, cases=trainings("sgd", nesterov=True, count=(1, 3)))
+@property(
+    "optimizer.nesterov",
+    needs="optimizer",
+    share=0.5,
+    cases=trainings("sgd", momentum=0.875, nesterov=True, count=(1, 3)),
+)
 def nesterov(port: Port, case: Training) -> None:
     """Nesterov's step looks ahead."""
     check(port, case)
@@ -219,7 +241,7 @@ def names_decide(port: Port, case: Training) -> None:
 
 @property(
     "optimizer.grads_unchanged",
-    needs="optimizer",
+    needs=("optimizer", MEMORY),
     share=0.5,
     cases=trainings("sgd", "adam", "adamw", weight_decay=0.125, count=(2, 2)),
 )
@@ -235,7 +257,12 @@ def grads_unchanged(port: Port, case: Training) -> None:
             same(port.numpy(array), grads[name].value, f"the gradient of {name} after {len(kept)} steps", "grads")
 
 
-@property("optimizer.no_aliasing", needs="optimizer", share=0.5, cases=trainings("sgd", "adam", "adamw", count=(2, 3)))
+@property(
+    "optimizer.no_aliasing",
+    needs=("optimizer", MEMORY),
+    share=0.5,
+    cases=trainings("sgd", "adam", "adamw", count=(2, 3)),
+)
 def no_aliasing(port: Port, case: Training) -> None:
     """Gradients may be overwritten after a step, as training loops do: the state holds none of them."""
     want = {name: expected(port, case, name) for name in case.params}

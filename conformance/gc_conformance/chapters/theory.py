@@ -245,7 +245,7 @@ def update_keeps_means_sgdm(port: Port, case: Steps) -> None:
         kinds=("normal",),
         dtypes=EXACT,
     ),
-    share=0.5,
+    share=1.0,
 )
 def update_keeps_means_adam(port: Port, case: Steps) -> None:
     """With gc_on="update" Adam keeps all means, which GC on the gradient does not."""

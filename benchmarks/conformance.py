@@ -1,0 +1,43 @@
+"""How long the conformance suite takes on one CPU port: python -m benchmarks.conformance [PORT] [--profile quick]
+
+Wall and processor time of each profile against what it may take, and the slowest properties. The port is judged as the
+command judges it, in a process of its own; `gc_core` where none is named.
+"""
+
+import os
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+import gc_conformance
+
+MAY_TAKE = {"quick": 10.0, "standard": 60.0}  # seconds
+
+
+def measure(port: str, profile: str) -> tuple[float, float, list]:
+    """Wall seconds, processor seconds with those of the port's process, and the results."""
+    before, started = os.times(), time.perf_counter()
+    result = gc_conformance.run(port, profile=profile, level="contract")
+    after = os.times()
+    spent = sum(after[:4]) - sum(before[:4])
+    return time.perf_counter() - started, spent, sorted(result.results, key=lambda one: -one.seconds)
+
+
+def main(
+    port: Annotated[str, typer.Argument(help="What gc-conformance takes.")] = "gc_core",
+    profile: Annotated[list[str] | None, typer.Option(help="quick or standard; both where left out.")] = None,
+) -> None:
+    late = False
+    for name in profile or list(MAY_TAKE):
+        wall, spent, results = measure(port, name)
+        late = late or spent > MAY_TAKE[name]
+        print(f"{name}: {wall:.1f} s, {spent:.1f} s of the processor; it may take {MAY_TAKE[name]:g} s on a free one")
+        for one in results[:5]:
+            print(f"  {one.seconds:5.2f} s  {one.id} ({one.examples} examples)")
+    sys.exit(late)
+
+
+if __name__ == "__main__":
+    typer.run(main)
