@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 import gc_core as gc
 from gc_core import theory
 from gc_core.theory import Sides, TanhNet
 
 from .cases import random
+
+torch = pytest.importorskip("torch")
 
 U = 2.0**-53
 SIZES = [1, 2, 3, 7, 64, 300]
