@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gc_core import versions
 
@@ -18,13 +18,8 @@ versions.require("gc_torch", "torch")  # before anything else of it is looked fo
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.utils import parametrizations  # noqa: E402
-
-if TYPE_CHECKING:
-    from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim.adam import adam as _adam  # noqa: E402
 from torch.optim.adamw import adamw as _adamw  # noqa: E402
-
-VERSION = versions.release(torch.__version__)
 
 
 def _private(page: str, name: str) -> Any:
@@ -84,10 +79,11 @@ def adam_options(decoupled_weight_decay: bool) -> dict[str, Any]:
 def adam(*columns: list[Tensor], decoupled_weight_decay: bool, **options: Any) -> None:
     """`torch.optim.adam.adam` of 2.7 and later."""
     plain: Any = _adam
+    decoupled: Any = _adamw
     if _ONE_ADAM:
         plain(*columns, decoupled_weight_decay=decoupled_weight_decay, **options)
     elif decoupled_weight_decay:
-        _adamw(*columns, **options)
+        decoupled(*columns, **options)
     else:
         plain(*columns, **options)
 
@@ -113,7 +109,7 @@ NORM = _private("torch.nn.modules.batchnorm", "_NormBase") or (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
     nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
 )  # fmt: skip
-CONV_TRANSPOSED: "type[_ConvTransposeNd]" = _private("torch.nn.modules.conv", "_ConvTransposeNd") or (
+CONV_TRANSPOSED: Any = _private("torch.nn.modules.conv", "_ConvTransposeNd") or (
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
 CONV = _private("torch.nn.modules.conv", "_ConvNd") or (nn.Conv1d, nn.Conv2d, nn.Conv3d, *CONV_TRANSPOSED)
