@@ -94,8 +94,8 @@ def sgdm_update(
     >>> import numpy as np
     >>> w, grad = np.array([[1.0, 1.0, 4.0]]), np.array([[3.0, 0.0, 0.0]])
     >>> w, state = sgdm_update(w, grad, sgdm_init(w), lr=0.5, axis=1)
-    >>> w, w.sum()  # the sum of the weight vector is what it was
-    (array([[0. , 1.5, 4.5]]), np.float64(6.0))
+    >>> w, float(w.sum())  # the sum of the weight vector is what it was
+    (array([[0. , 1.5, 4.5]]), 6.0)
 
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 1.
     """

@@ -91,8 +91,8 @@ def projection_removes_its_normal(n: int) -> Sides:
 def projected_vectors_lie_in_the_hyperplane(v: np.ndarray) -> Sides:
     """eᵀ P v = 0 for v of shape (M,) or (M, N): P projects on the hyperplane with normal e.
 
-    >>> projected_vectors_lie_in_the_hyperplane(np.array([1.0, 2.0, 3.0, 6.0]))
-    Sides(left=np.float64(0.0), right=np.float64(0.0))
+    >>> [float(side) for side in projected_vectors_lie_in_the_hyperplane(np.array([1.0, 2.0, 3.0, 6.0]))]
+    [0.0, 0.0]
 
     Source: below equation 2.
     """
@@ -136,8 +136,8 @@ class TanhNet(NamedTuple):
 
     >>> net = TanhNet(x=np.array([[1.0, 3.0]]), a=np.array([2.0]), y=np.array([1.0]))
     >>> W = np.zeros((2, 1))
-    >>> net.loss(W), net.gradient(W)
-    (np.float64(0.5), array([[-2.],
+    >>> float(net.loss(W)), net.gradient(W)
+    (0.5, array([[-2.],
            [-6.]]))
     """
 
@@ -513,8 +513,8 @@ def centralized_hessian_is_no_larger(hessian: np.ndarray) -> Sides:
 
     For one weight vector give its block, of shape (M, 1, M, 1).
 
-    >>> centralized_hessian_is_no_larger(np.diag([3.0, 1.0]).reshape(2, 1, 2, 1)).right
-    np.float64(3.0)
+    >>> float(centralized_hessian_is_no_larger(np.diag([3.0, 1.0]).reshape(2, 1, 2, 1)).right)
+    3.0
 
     Source: Theorem 4.2, second inequality; P acts on each weight vector's M rows.
     """

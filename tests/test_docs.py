@@ -26,7 +26,7 @@ from tests.cupy.gpu import cupy_or_stand_in
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = re.compile(r"# not run: \w+")
-HERE = re.compile(r"-e|--editable|\.(\[[\w,]+\])?")
+HERE = re.compile(r"-e|--editable|\.(\[[\w,-]+\])?")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 MAKE_TARGETS = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.M)
 

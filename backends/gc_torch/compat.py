@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gc_core import versions
 
@@ -18,13 +18,8 @@ versions.require("gc_torch", "torch")  # before anything else of it is looked fo
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.utils import parametrizations  # noqa: E402
-
-if TYPE_CHECKING:
-    pass
 from torch.optim.adam import adam as _adam  # noqa: E402
 from torch.optim.adamw import adamw as _adamw  # noqa: E402
-
-VERSION = versions.release(torch.__version__)
 
 
 def _private(page: str, name: str) -> Any:
@@ -84,11 +79,11 @@ def adam_options(decoupled_weight_decay: bool) -> dict[str, Any]:
 def adam(*columns: list[Tensor], decoupled_weight_decay: bool, **options: Any) -> None:
     """`torch.optim.adam.adam` of 2.7 and later."""
     plain: Any = _adam
-    older: Any = _adamw
+    decoupled: Any = _adamw
     if _ONE_ADAM:
         plain(*columns, decoupled_weight_decay=decoupled_weight_decay, **options)
     elif decoupled_weight_decay:
-        older(*columns, **options)
+        decoupled(*columns, **options)
     else:
         plain(*columns, **options)
 

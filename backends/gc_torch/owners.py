@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from gc_core.plan import Row
-from gc_torch.model_plan import ModelPlan, plan_by_layers, parameter_of
+from gc_torch.model_plan import ModelPlan, parameter_of, plan_by_layers
 
 # They hold parameters, and do nothing with them: alone they say no more than a list.
 CONTAINERS = (nn.ParameterList, nn.ParameterDict)

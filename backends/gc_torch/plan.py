@@ -12,7 +12,7 @@ from gc_core.plan import Overrides, Plan
 from gc_core.reasons import GCWarning, Proof, Reason, Why, reason_of
 from gc_core.uses import decided
 from gc_torch.layers import view_of
-from gc_torch.model_plan import ModelPlan, plan_by_layers, one_module
+from gc_torch.model_plan import ModelPlan, one_module, plan_by_layers
 from gc_torch.program import Batch, example, read
 from gc_torch.tree import views
 from gc_torch.verify import prove

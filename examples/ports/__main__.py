@@ -41,7 +41,7 @@ def judged(words: list[str], asked: argparse.Namespace) -> dict | str:
         )
         if not file.exists():
             return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         if asked.clones:  # the page is of no machine's
             text = text.replace(str(asked.clones), "clones")
         return json.loads(text)["ports"][0]

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
 import gc_core as gc
 from gc_core import layouts
 
 from . import restatement
+
+torch = pytest.importorskip("torch")
 
 BY_HAND = [
     # shape, out first, out last

@@ -9,12 +9,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 
 import gc_core as gc
 
 from . import restatement
 from .cases import random
+
+torch = pytest.importorskip("torch")
 
 STEPS = 5
 # Exact in float64, as are all products and sums below: (3, 4) and (2, 2, 4), with fan-ins of 4 and 8.

@@ -14,6 +14,8 @@ from gc_core.theory import Sides, TanhNet
 
 from .cases import random
 
+torch = pytest.importorskip("torch")
+
 U = 2.0**-53
 SIZES = [1, 2, 3, 7, 64, 300]
 

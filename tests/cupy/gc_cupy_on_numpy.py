@@ -37,6 +37,7 @@ class StandIn(types.ModuleType):
 
     def __init__(self):
         super().__init__("cupy", "NumPy standing in for CuPy.")
+        self.__version__ = "14.2.0"
         self.RawModule = host.RawModule
         self.RawKernel = types.FunctionType
         self.cuda = types.SimpleNamespace(Device=Device, runtime=types.SimpleNamespace(getDeviceCount=lambda: 1))
