@@ -1,4 +1,4 @@
-"""What one step must do to one parameter, by the rules of gc_core, and how its layer stores it, by a table of its own."""
+"""What one step must do to one parameter by the rules of gc_core, and how its layer stores it by an own table."""
 
 import math
 
@@ -46,7 +46,12 @@ def expected(kind, w, grad, state, group, seen, axes):
         buffer = state.get("momentum_buffer")
         of_rule = gc_core.SGDMState(np.zeros_like(w) if buffer is None else buffer)
         after, now = gc_core.sgdm_update(
-            w, grad, of_rule, momentum=group["momentum"], nesterov=group["nesterov"], **options
+            w,
+            grad,
+            of_rule,
+            momentum=group["momentum"],
+            nesterov=group["nesterov"] and group["momentum"] > 0,
+            **options,
         )
         states = {"momentum_buffer": now.momentum_buffer} if group["momentum"] else {}
     else:
