@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import settings
 # Before anything imports Triton: there its kernels run in the interpreter. make gpu sets GC_DEVICE.
 if os.environ.get("GC_DEVICE", "cpu") == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
+
+# `nohup make test &` starts everything with Ctrl-C ignored, and so would be the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Programs for processes of their own: they set up JAX or Triton as nothing else here may.
 collect_ignore = ["jax/on_eight_devices.py", "torch/compile_gpu.py"]

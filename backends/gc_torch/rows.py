@@ -65,7 +65,7 @@ class Rows:
 
     def current(self, index: int, params: Sequence[Tensor]) -> tuple[Row, ...] | None:
         """The rows of a group, the same tuple while nothing has changed; None: `find` must be called."""
-        if index >= len(self._groups):
+        if index >= len(self._rows):
             return None
         known = self._groups[index]
         if len(known) != len(params) or not all(map(Known.is_of, known, params)):

@@ -473,9 +473,12 @@ def test_ctrl_c_at_a_random_moment_of_a_real_run(moment, tmp_path):
         [*COMMAND, "--seeds", "100000", "--epochs", "1"],
         cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(moment * random.uniform(0.5, 1.5))
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    try:
+        time.sleep(moment * random.uniform(0.5, 1.5))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     folders = list((tmp_path / "runs").iterdir()) if (tmp_path / "runs").exists() else []
     if process.returncode == -signal.SIGINT or "Traceback" in said:
         # Python itself, before the first line of ours.

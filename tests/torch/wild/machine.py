@@ -54,6 +54,7 @@ LAYERS = st.tuples(
     st.sampled_from(["linear", "square", "one", "conv", "transposed", "table", "norm"]), st.integers(0, 3)
 )
 SEEDS = st.integers(0, 2**31)
+HOW = ["plain", "plain", "closure", "inference", "device", "dtype"]
 PATHS = [{}, {"foreach": True}, {"foreach": False, "fused": False}, {"fused": True}]
 
 
@@ -126,7 +127,8 @@ class Training(RuleBasedStateMachine):
         refs = [weakref.ref(p) for p in params]
         params.clear()
         do()
-        gc.collect()
+        if any(ref() is not None for ref in refs):
+            gc.collect()  # what refers to itself
         assert [ref() for ref in refs] == [None] * len(refs), "a parameter that was taken out is kept alive"
 
     def put(self, old, new, *, state):
@@ -139,11 +141,14 @@ class Training(RuleBasedStateMachine):
 
     # ---- Steps
 
-    @rule(
-        data=st.data(), seed=SEEDS, how=st.sampled_from(["plain", "closure", "inference", "scaled", "device", "dtype"])
-    )
-    def step(self, data, seed, how):
+    @rule(data=st.data(), seed=SEEDS, how=st.sampled_from(HOW),
+          times=st.integers(1, 3))  # fmt: skip
+    def steps(self, data, seed, how, times):
         generator = torch.Generator().manual_seed(seed)
+        for _ in range(times):
+            self.step(data, generator, how)
+
+    def step(self, data, generator, how):
         before = {}
         for p in self.params():
             p.grad = None
@@ -400,7 +405,9 @@ class Training(RuleBasedStateMachine):
             self.optimizer.state.pop(p, None)
         rest = [p for j, g in enumerate(self.optimizer.param_groups) if j != i for p in g["params"]]
         if rest:
+            self.meet()  # of the places that were
             self.optimizer.param_groups.pop(i)
+            self.meet()  # and those that are now
 
     @rule(data=st.data(), one=LAYERS)
     def grow(self, data, one):
@@ -460,6 +467,13 @@ if __name__ == "__main__":
     parser.add_argument("--sequences", type=int, default=200)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--fault", help="one of page `faults`, put back")
     given = parser.parse_args()
-    run(given.sequences, seed=given.seed)
+    if given.fault:
+        from .faults import FAULTS
+
+        with FAULTS[given.fault]():
+            run(given.sequences, seed=given.seed)
+    else:
+        run(given.sequences, seed=given.seed)
     print(f"{given.sequences} sequences held")

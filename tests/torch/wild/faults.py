@@ -1,0 +1,125 @@
+"""Faults that the step had, or could have, put back one at a time: the machine must find each of them."""
+
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from gc_torch import kept, memory, optimizer, prepare, rows, signature, step
+from gc_torch.kernels_cpu import steps
+
+
+def shapes_are_not_compared():
+    """A preparation is used for tensors of another shape: the kernel writes beside them."""
+    looks = signature.looks
+    fewer = [0, 1, 2, 4, 7]  # neither the shapes nor the storages
+    return mock.patch.object(kept, "looks", lambda column: tuple(looks(column)[i] for i in fewer))
+
+
+def strides_are_not_compared():
+    looks = signature.looks
+    return mock.patch.object(kept, "looks", lambda column: tuple(x for i, x in enumerate(looks(column)) if i != 4))
+
+
+def memory_is_not_proven():
+    """A step on a storage that was freed goes ahead."""
+    return mock.patch.multiple(memory, outside=lambda x: "", is_addressable=lambda x: True)
+
+
+def versions_stay():
+    """What was written has its old version."""
+    return mock.patch.object(memory, "say_written", return_value=None)
+
+
+def parameters_are_kept():
+    """A strong reference to every parameter that was seen."""
+    seen, is_of = [], rows.Known.is_of
+    return mock.patch.object(rows.Known, "is_of", lambda one, p: (seen.append(p), is_of(one, p))[1])
+
+
+def replaced_parameters_are_not_noticed():
+    return mock.patch.object(rows.Known, "is_of", return_value=True)
+
+
+def owners_are_not_asked():
+    """What the plan does not know by identity gets the shape rule."""
+
+    def by_plan_alone(self, unknown):
+        if self.plan is not None:
+            known = {key: self.plan.row_of(p) for key, p in unknown.items()}
+            yield rows.Source.PLAN, {key: rows._Named(row) for key, row in known.items() if row}
+
+    return mock.patch.object(rows.Rows, "_owned", by_plan_alone)
+
+
+def places_are_not_asked():
+    """Master weights get the shape rule."""
+    return mock.patch.object(rows, "_in_place", return_value=None)
+
+
+def options_are_not_compared():
+    of = kept._signature
+    return mock.patch.object(kept, "_signature", lambda *args: of(*args)._replace(options=()))
+
+
+def missing_gradients_are_not_compared():
+    of = kept._signature
+    return mock.patch.object(kept, "_signature", lambda *args: of(*args)._replace(with_grad=[]))
+
+
+def every_step_is_checked_as_a_constructor():
+    """A learning rate a hair below 0 ends the training."""
+    check = optimizer.SGD.check
+    adam = optimizer.Adam.check
+
+    class Both:
+        def __enter__(self):
+            optimizer.SGD.check = lambda self, group, *, in_step=False: check(self, group)
+            optimizer._AdamSteps.check = lambda self, group, *, in_step=False: adam(self, group)
+
+        def __exit__(self, *exception):
+            optimizer.SGD.check, optimizer._AdamSteps.check = check, adam
+
+    return Both()
+
+
+def states_are_made_in_inference_mode():
+    return mock.patch.object(step.torch, "is_inference_mode_enabled", return_value=False)
+
+
+def nesterov_without_a_buffer():
+    """Where a schedule takes the momentum away, the kernel writes to a buffer that is not there."""
+    rule = steps._rule
+
+    def older(kind, group):
+        return steps.NESTEROV if kind == "sgd" and group["nesterov"] else rule(kind, group)
+
+    return mock.patch.object(steps, "_rule", older)
+
+
+def gradients_are_changed():
+    """PyTorch's foreach Nesterov adds the momentum to p.grad in place."""
+    torch_step = optimizer.SGD.torch_step
+
+    def shared(self, group, taken, columns, grad_scale, found_inf):
+        with mock.patch.object(Tensor, "clone", lambda x, **how: x):
+            torch_step(self, group, taken, columns, grad_scale, found_inf)
+
+    return mock.patch.object(optimizer.SGD, "torch_step", shared)
+
+
+def scratch_on_the_default_device():
+    """Temporaries are made where the user's default device is."""
+    zeros_like = torch.zeros_like
+    return mock.patch.object(
+        prepare.torch,
+        "zeros_like",
+        lambda x, **how: torch.zeros(x.shape, dtype=x.dtype) if not how else zeros_like(x, **how),
+    )
+
+
+FAULTS = {
+    name: put_back
+    for name, put_back in list(globals().items())
+    if callable(put_back) and getattr(put_back, "__module__", "") == __name__ and not name.startswith("_")
+}

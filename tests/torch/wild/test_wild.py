@@ -1,0 +1,31 @@
+"""The state machine of page `machine`, in processes of their own: a crash is a failure, and not the end of the run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .faults import FAULTS
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments):
+    """Exit code and last lines of the machine."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.torch.wild.machine", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, encoding="utf-8")
+    return done.returncode, "\n".join((done.stdout + done.stderr).splitlines()[-80:])
+
+
+def test_whatever_happens_to_the_model():
+    code, text = run("--sequences", "200")
+    assert code == 0 and text.endswith("200 sequences held"), text
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_machine_finds(fault):
+    code, text = run("--sequences", "150", "--no-shrink", "--fault", fault)
+    assert code not in (0, 2), text  # an assertion, or the process died
