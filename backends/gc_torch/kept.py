@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from gc_core.plan import Row
-from gc_torch import memory, path, prepare
-from gc_torch.arrays import given
+from gc_torch import prepare
 from gc_torch.pieces import Columns
 from gc_torch.prepare import Batch
 from gc_torch.scratch import Scratch
-from gc_torch.signature import OPTIONS, Looks, Signature, looks
+from gc_torch.signature import Looks, Signature, signature
 
 AT_MOST = 8  # preparations of a group
 
@@ -31,7 +30,7 @@ class One(NamedTuple):
     params: list[list[int]]  # of each batch, the places of its parameters in the group
     states: list[list[int]]  # and of their states in the optimizer's
     names: list[str]  # of the columns of states; empty for one there is not
-    looks: list[list[Looks]]  # of each batch and column
+    looks: list[Looks]  # of all tensors of each batch
 
 
 class Kept:
@@ -45,16 +44,21 @@ class Kept:
         self._of_group.clear()
 
     def find(
-        self, optimizer: Any, index: int, group: dict[str, Any], rows: tuple[Row, ...], grads: list[Tensor | None]
+        self,
+        optimizer: Any,
+        index: int,
+        options: tuple[Any, ...],
+        rows: tuple[Row, ...],
+        grads: list[Tensor | None],
     ) -> list[Batch] | None:
         """The batches of a group, if a preparation that is kept was made from the same; else None."""
         known = self._of_group.get(index)
         if not known or torch.compiler.is_compiling():
             return None
-        signature = _signature(group, rows, grads)
+        now, group = signature(options, rows, grads), optimizer.param_groups[index]
         owners, states = list(optimizer.state), list(optimizer.state.values())
         for i, one in enumerate(known):
-            if one.signature != signature:
+            if one.signature != now:
                 continue
             batches = _batches(one, group, grads, owners, states)
             if batches is not None:
@@ -64,9 +68,10 @@ class Kept:
         return None
 
     def prepare(
-        self, optimizer: Any, index: int, group: dict[str, Any], rows: tuple[Row, ...], scratch: Scratch
+        self, optimizer: Any, index: int, options: tuple[Any, ...], rows: tuple[Row, ...], scratch: Scratch
     ) -> list[Batch]:
         """The batches of a group, which are kept if the next step may do the same."""
+        group = optimizer.param_groups[index]
         params = group["params"]
         grads = [p.grad for p in params]
         with_grad = [row for row, grad in zip(rows, grads, strict=True) if grad is not None]
@@ -81,28 +86,16 @@ class Kept:
         known.insert(
             0,
             One(
-                _signature(group, rows, grads),
+                signature(options, rows, grads),
                 [batch._replace(group={}, params=[], columns=[]) for batch in batches],
                 [[places[id(p)] for p in batch.params] for batch in batches],
                 [[of_state.get(id(p), -1) for p in batch.params] for batch in batches],
                 names,
-                [list(map(looks, batch.columns)) for batch in batches],
+                [Looks([x for column in batch.columns for x in column]) for batch in batches],
             ),
         )
         del known[AT_MOST:]
         return batches
-
-
-def _signature(group: dict[str, Any], rows: tuple[Row, ...], grads: list[Tensor | None]) -> Signature:
-    options = (
-        path.sees_numbers(group),
-        memory.is_watched(),
-        given(group.get("momentum", 0)),
-        given(group["weight_decay"]),
-        isinstance(group["lr"], Tensor),
-        *map(group.get, OPTIONS),
-    )
-    return Signature(options, rows, [grad is not None for grad in grads])
 
 
 def _batches(
@@ -113,19 +106,15 @@ def _batches(
         for batch, places, of_state, seen in zip(one.batches, one.params, one.states, one.looks, strict=True):
             mine = [params[i] for i in places]
             columns: Columns = [mine, [grads[i] for i in places]]
-            if one.names and any(one.names):
+            if any(one.names):
                 if not all(map(operator.is_, mine, [owners[i] for i in of_state])):
                     return None  # what hashing thousands of parameters would find out
                 here = [states[i] for i in of_state]
                 columns += [[state[name] for state in here] if name else [] for name in one.names]
-            if len(columns) != len(seen) or not all(map(_is, columns, seen)):
+            if not seen.are_of([x for column in columns for x in column]):
                 return None
             found.append(batch._replace(group=group, params=mine, columns=columns, kept=True))
-    except (IndexError, KeyError, TypeError, RuntimeError):
+    except (IndexError, KeyError, TypeError, RuntimeError, NotImplementedError):
         # A state is missing, or no tensor; a sparse tensor has no strides.
         return None
     return found
-
-
-def _is(column: list[Tensor], seen: Looks) -> bool:
-    return looks(column) == seen

@@ -48,7 +48,6 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
 
     kind = "sgd"
     states = ("momentum_buffer",)
-    numbers = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "gc_on")
 
     def __init__(
         self,
@@ -126,7 +125,6 @@ class _AdamSteps(CentralizingOptimizer):
 
     kind = "adam"
     states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    numbers = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay", "amsgrad", "gc_on")
 
     def check(self, group: dict[str, Any], *, in_step: bool = False) -> None:
         checks.adam(

@@ -138,6 +138,8 @@ def written(batch: Batch) -> list[Tensor]:
     if batch.path not in (path.FUSED, path.KERNEL):
         return []
     params, _, *states = batch.columns
+    if batch.path == path.KERNEL:
+        return [*params, *(x for column in states for x in column if x is not None)]
     return [x for column in (params, *states) for x in column if x is not None and type(x) in memory.PLAIN]
 
 

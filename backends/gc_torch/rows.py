@@ -62,14 +62,19 @@ class Rows:
         self.plan, self.declared, self.only_plan = plan, declared, only_plan
         self._groups: list[list[Known]] = []
         self._rows: list[tuple[Row, ...]] = []
+        self._seen: list[tuple[list[int | None], list[tuple[int, ref[nn.Module], str]]]] = []
 
     def current(self, index: int, params: Sequence[Tensor]) -> tuple[Row, ...] | None:
         """The rows of a group, the same tuple while nothing has changed; None: `find` must be called."""
         if index >= len(self._rows):
             return None
-        known = self._groups[index]
-        if len(known) != len(params) or not all(map(Known.is_of, known, params)):
+        identities, owned = self._seen[index]
+        if identities != list(map(id, params)):
             return None
+        for place, owner, local in owned:  # as `Known.is_of`, for those alone that have an owner
+            layer = owner()
+            if layer is not None and parameter_of(layer, local) is not params[place]:
+                return None
         return self._rows[index]
 
     def last(self, index: int) -> tuple[Row, ...]:
@@ -126,6 +131,13 @@ class Rows:
             _refuse_lost(before, list(found.values()), guessed)
         self._groups = [[found[id(p)] for p in group["params"]] for group in groups]
         self._rows = [tuple(one.row for one in known) for known in self._groups]
+        self._seen = [
+            (
+                [one.identity for one in known],
+                [(i, one.owner, one.local) for i, one in enumerate(known) if one.owner is not None],
+            )
+            for known in self._groups
+        ]
         return [] if self.declared else [row for row in guessed if len(row.shape) > 1 or self.only_plan]
 
     def _owned(self, unknown: dict[int, Tensor]) -> Iterator[tuple[Source, dict[int, Any]]]:
@@ -145,7 +157,7 @@ class Rows:
     def __getstate__(self) -> dict[str, Any]:
         # A copy of an optimizer has other parameters in the same places, and no model.
         groups = [[one._replace(identity=None, owner=None, local="") for one in known] for known in self._groups]
-        return {**self.__dict__, "plan": None, "_groups": groups, "_rows": []}
+        return {**self.__dict__, "plan": None, "_groups": groups, "_rows": [], "_seen": []}
 
 
 class _Named(NamedTuple):

@@ -13,43 +13,66 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from gc_core.plan import Row
+from gc_torch import compat, memory, path
+from gc_torch.arrays import given
 
-OPTIONS = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad")  # that decide about paths
-
-Looks = tuple[list[Any], ...]
+# The options of a group that decide what is done with its parameters; of these only whether there is one.
+OPTIONS = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
+WHETHER = ("momentum", "weight_decay")
 
 
 class Signature(NamedTuple):
     """Of one group in one step."""
 
     options: tuple[Any, ...]
+    watched: bool
     rows: tuple[Row, ...]
     with_grad: list[bool]
 
 
-def looks(column: Sequence[Tensor]) -> Looks:
-    """What tensors are like, at little cost for each of thousands.
+def signature(options: tuple[Any, ...], rows: tuple[Row, ...], grads: Sequence[Tensor | None]) -> Signature:
+    """What a group and its parameters are like now, but for the tensors."""
+    return Signature(options, memory.is_watched(), rows, [grad is not None for grad in grads])
 
-    Raises:
-        RuntimeError: a tensor has no strides, or no storage.
 
-    >>> import torch
-    >>> x = torch.ones(2, 3)
-    >>> looks([x]) == looks([torch.zeros(2, 3)]), looks([x]) == looks([torch.zeros(3, 2).t()])
-    (True, False)
-    """
+def deciding(group: dict[str, Any]) -> tuple[Any, ...]:
+    """What the options of a group decide about."""
     return (
-        list(map(type, column)),
-        list(map(_dtype, column)),
-        list(map(_device, column)),
-        list(map(_shape, column)),
-        list(map(Tensor.stride, column)),
-        list(map(Tensor.storage_offset, column)),
-        [x.untyped_storage().nbytes() for x in column],
-        list(map(Tensor.is_neg, column)),
+        path.sees_numbers(group),
+        isinstance(group["lr"], Tensor),
+        *[group.get(name) for name in OPTIONS],
+        *[given(group.get(name, 0)) for name in WHETHER],
     )
 
 
-_dtype = Tensor.dtype.__get__  # type: ignore[attr-defined]
-_device = Tensor.device.__get__  # type: ignore[attr-defined]
-_shape = Tensor.shape.__get__  # type: ignore[attr-defined]
+class Looks:
+    """What tensors were like, to say of others whether they are like them, at little cost for each of thousands.
+
+    Raises:
+        RuntimeError, TypeError: one is no tensor, or has no strides or storage.
+
+    >>> import torch
+    >>> looks = Looks([torch.ones(2, 3)])
+    >>> looks.are_of([torch.zeros(2, 3)]), looks.are_of([torch.zeros(3, 2).t()])
+    (True, False)
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]):
+        self._check = compat.tensor_check(tensors)
+        self._described = None if self._check is not None else _described(tensors)
+        self._lies = _lies(tensors)
+
+    def are_of(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether class, dtype, device, shape, strides, place in the storage and its size are the same."""
+        alike = self._check(*tensors) if self._check is not None else _described(tensors) == self._described
+        return alike and _lies(tensors) == self._lies
+
+
+def _lies(tensors: Sequence[Tensor]) -> tuple[list[int], list[Any]]:
+    return [x.untyped_storage().nbytes() for x in tensors], list(map(Tensor.storage_offset, tensors))
+
+
+def _described(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
+    return [
+        (type(x), x.dtype, x.device, x.shape, x.stride(), x.is_neg(), x.is_conj(), x.is_inference()) for x in tensors
+    ]

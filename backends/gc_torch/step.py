@@ -1,5 +1,6 @@
 """The step that SGD, Adam and AdamW share: where GC stands in it, and what is checked before anything changes."""
 
+import operator
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from gc_torch.plan import quiet_plan
 from gc_torch.prepare import Batch
 from gc_torch.rows import Rows
 from gc_torch.scratch import Scratch
+from gc_torch.signature import deciding
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
@@ -29,7 +31,6 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     kind: ClassVar[str]
     states: ClassVar[tuple[str, ...]]  # by parameter, of the parameter's shape and dtype
-    numbers: ClassVar[tuple[str, ...]]  # the options that `check` reads
 
     # -- what each of the three says -------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _start(self) -> None:
         self._scratch = Scratch()
         self._kept = Kept()  # what was prepared in earlier steps
-        self._checked: dict[int, tuple[Any, ...]] = {}  # options of groups that have been found right
+        self._checked: dict[int, tuple[list[Any], tuple[Any, ...]]] = {}  # options of groups that have been found right
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in `torch.optim`; the rows of its parameters are found as at construction."""
@@ -216,17 +217,17 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         return any(p.is_inference() for group in self.param_groups for p in group["params"])
 
     def _step(self) -> None:
-        for i, group in enumerate(self.param_groups):
-            self._check_options(i, group)
-        every = [self._rows(i) for i in range(len(self.param_groups))]
-        grads = [[p.grad for p in group["params"]] for group in self.param_groups]
-        kept = [self._kept.find(self, i, group, every[i], grads[i]) for i, group in enumerate(self.param_groups)]
-        for i, group in enumerate(self.param_groups):
+        groups = self.param_groups
+        options = [self._options(i, group) for i, group in enumerate(groups)]
+        every = [self._rows(i) for i in range(len(groups))]
+        grads = [[p.grad for p in group["params"]] for group in groups]
+        kept = [self._kept.find(self, i, options[i], every[i], grads[i]) for i in range(len(groups))]
+        for i, group in enumerate(groups):
             if kept[i] is None:
                 self._check_group(group, every[i])
         batches: list[Batch] = []
-        for i, group in enumerate(self.param_groups):
-            batches += self._kept.prepare(self, i, group, every[i], self._scratch) if kept[i] is None else kept[i]  # type: ignore[operator]
+        for i, found in enumerate(kept):
+            batches += self._kept.prepare(self, i, options[i], every[i], self._scratch) if found is None else found
 
         # A GradScaler leaves these to optimizers that were asked for the fused step.
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
@@ -257,20 +258,23 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def _check_options(self, index: int, group: dict[str, Any]) -> None:
+    def _options(self, index: int, group: dict[str, Any]) -> tuple[Any, ...]:
+        """What the options of a group decide, once they have been checked."""
         if torch.compiler.is_compiling():
             self.check(group, in_step=True)
-            return
-        options = tuple([group[name] for name in self.numbers])
+            return deciding(group)
+        values = [value for name, value in group.items() if name != "params"]
         known = self._checked.get(index)
         # By identity: a number that is equal may be of another type, and a tensor may hold another number.
-        if known is not None and all(a is b for a, b in zip(known, options, strict=True)):
-            return
+        if known is not None and len(known[0]) == len(values) and all(map(operator.is_, known[0], values)):
+            return known[1]
         self._checked.pop(index, None)
         self.check(group, in_step=True)
-        numbers = [x for option in options for x in (option if type(option) is tuple else (option,))]
+        decided = deciding(group)
+        numbers = [x for value in values for x in (value if type(value) is tuple else (value,))]
         if all(type(x) in (float, int, bool, str, type(None)) for x in numbers):
-            self._checked[index] = options
+            self._checked[index] = values, decided
+        return decided
 
     def _check_group(self, group: dict[str, Any], rows: tuple[Row, ...]) -> None:
         for p, row in zip(group["params"], rows, strict=True):

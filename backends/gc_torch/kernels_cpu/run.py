@@ -100,7 +100,8 @@ def thread(adam, half, sources):
         scales = elements(job[SCALES], 0, 2 * job[TENSORS], like)
         if adam is not None and job[LOGS]:
             _count(table, job[WIDE] != 0, elements(job[LOGS], 0, 2, DOUBLE), scales)
-            return
+            if threads > 1:
+                return
         counts, ends = elements(job[COUNTS], 0, stages, WORDS), elements(job[ENDS], 0, stages * threads, WORDS)
         items = elements(job[ITEMS], 0, ends[-1] * N_ITEM, WORDS)
         counters = elements(job[COUNTERS], 0, FINISHED + stages * (1 + threads), WORDS)

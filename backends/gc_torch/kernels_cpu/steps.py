@@ -89,36 +89,44 @@ class Steps:
             return
         if grad_scale is not None:
             compat.divide_(columns[1], grad_scale.item())
-        tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
         if not len(self._rows):
             self._set_up(seen, columns[0][0].dtype)
-        rows = self._rows
-        rows[:, STATE0 : STEP + 1] = 0
-        for index, column in enumerate(tensors):
-            if column:
-                rows[:, index] = table.addresses(column)
-        written = rows[:, WRITTEN]
-        if not np.array_equal(written, self._written):
-            self._written, self._overlap = written, table.overlap(rows, self._dtype.itemsize)
+        addresses = [list(map(Tensor.data_ptr, column)) for column in columns]
+        if addresses != self._addresses:
+            self._point_to(addresses)
         self._share(1 if self._small or self._overlap else threads.at_most())
         memory = threads.memory(self._words)
         if memory is not self._memory:
             self._memory, at = memory, memory.ctypes.data
             self._job[SCRATCH], self._job[SHARED] = at, at + self._threads * self._job[SCRATCH_BYTES]
-        self._numbers[:] = _numbers(kind, group, fresh)
+        numbers = _numbers(kind, group, fresh)
+        rule = _rule(kind, group), group["gc_on"] == "update"
+        if (numbers, rule) != self._told:
+            self._numbers[:], self._told = numbers, (numbers, rule)
+            self._job[RULE], self._job[ON_UPDATE] = rule
         self._counters[:] = self._counters_at_start
-        self._job[RULE], self._job[ON_UPDATE] = _rule(kind, group), group["gc_on"] == "update"
         compiled = entry(kind, self._dtype)
-        if steps:
-            rows[:, STEP] = table.addresses(steps)
+        if kind == "adam":
             self._logs[:] = [math.log(beta) if beta else -math.inf for beta in group["betas"]]
-            self._job[LOGS], self._job[WIDE] = self._logs_at, steps[0].dtype == torch.float64
-            compiled.call(self._address)
+            self._job[LOGS], self._job[WIDE] = self._logs_at, columns[5][0].dtype == torch.float64
+            compiled.call(self._address)  # it counts the steps; alone, a thread goes on with them
             self._job[LOGS] = 0
         if self._threads > 1:
             threads.run(compiled.address, self._address, self._threads)
-        else:
+        elif kind == "sgd":
             compiled.call(self._address)
+
+    def _point_to(self, addresses: list[list[int]]) -> None:
+        """Where the tensors are now."""
+        rows = self._rows
+        rows[:, STATE0 : STEP + 1] = 0
+        for index, column in enumerate(addresses):
+            if column:
+                rows[:, index] = column  # in the order of the table's
+        written = rows[:, WRITTEN]
+        if not np.array_equal(written, self._written):
+            self._written, self._overlap = written, table.overlap(rows, self._dtype.itemsize)
+        self._addresses = addresses
 
     def _set_up(self, seen: Any, dtype: torch.dtype) -> None:
         self._rows, self._dtype, number = table.rows([], None, seen), dtype, computed_in(dtype)
@@ -127,6 +135,8 @@ class Steps:
         self._logs_at = self._logs.ctypes.data
         self._items, self._counts = work(seen)
         self._written, self._overlap = np.zeros(0, np.int64), False
+        self._addresses: list[list[int]] = []
+        self._told: Any = None
         columns = self._rows[self._rows[:, R1] > 1, R2]
         shared = self._items[: self._counts[:-1].sum(), SIZE]
         self._capacity = max([ALONE, *columns.tolist(), *shared.tolist()])
