@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import keras as _keras
+import keras as _keras  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 from ..port import PortError

@@ -9,9 +9,14 @@ from gc_torch import kept, memory, optimizer, prepare, rows, signature, step
 from gc_torch.kernels_cpu import steps
 
 
+def _always(value):
+    """A function of that value; a mock would keep what it was called with alive."""
+    return lambda *arguments, **options: value
+
+
 def shapes_are_not_compared():
     """A preparation is used for tensors of another shape: the kernel writes beside them."""
-    return mock.patch.object(signature.Looks, "are_of", return_value=True)
+    return mock.patch.object(signature.Looks, "are_of", _always(True))
 
 
 def strides_are_not_compared():
@@ -29,7 +34,7 @@ def strides_are_not_compared():
 
 def storages_are_not_compared():
     """A storage has shrunk, and what reaches beyond it is still taken for proven."""
-    return mock.patch.object(signature, "_lies", return_value=())
+    return mock.patch.object(signature, "_lies", _always(()))
 
 
 def memory_is_not_proven():
@@ -39,7 +44,7 @@ def memory_is_not_proven():
 
 def versions_stay():
     """What was written has its old version."""
-    return mock.patch.object(memory, "say_written", return_value=None)
+    return mock.patch.object(memory, "say_written", _always(None))
 
 
 def parameters_are_kept():
@@ -74,11 +79,11 @@ def owners_are_not_asked():
 
 def places_are_not_asked():
     """Master weights get the shape rule."""
-    return mock.patch.object(rows, "_in_place", return_value=None)
+    return mock.patch.object(rows, "_in_place", _always(None))
 
 
 def options_are_not_compared():
-    return mock.patch.object(step, "deciding", return_value=())
+    return mock.patch.object(step, "deciding", _always(()))
 
 
 def missing_gradients_are_not_compared():
@@ -103,7 +108,7 @@ def every_step_is_checked_as_a_constructor():
 
 
 def states_are_made_in_inference_mode():
-    return mock.patch.object(step.torch, "is_inference_mode_enabled", return_value=False)
+    return mock.patch.object(step.torch, "is_inference_mode_enabled", _always(False))
 
 
 def nesterov_without_a_buffer():

@@ -255,6 +255,7 @@ class Training(RuleBasedStateMachine):
         if id(p) in self.orphans:
             axes = self.orphans[id(p)][1]
             self.orphans[id(p)] = (tuple(p.shape), axes)
+            self.meet()
 
     @rule(data=st.data(), state=st.booleans())
     def replace(self, data, state):
@@ -373,6 +374,16 @@ class Training(RuleBasedStateMachine):
             group["nesterov"] = data.draw(st.booleans())
         else:
             group["betas"] = data.draw(st.sampled_from([(0.9, 0.99), [0.5, 0.9], np.array([0.8, 0.9])]))
+
+    @rule(data=st.data(), seed=SEEDS, gc_on=st.sampled_from(["gradient", "update", None]), path=st.sampled_from(PATHS))
+    def options_between_steps(self, data, seed, gc_on, path):
+        """What the first steps have prepared is not what the last one does."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(2):
+            self.step(data, generator, "plain")
+        for group in self.optimizer.param_groups:
+            group.update({"gc_on": gc_on, "foreach": None, "fused": None, **path})
+        self.step(data, generator, "plain")
 
     @rule()
     def load(self):
