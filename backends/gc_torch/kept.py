@@ -106,11 +106,12 @@ def _batches(
         for batch, places, of_state, seen in zip(one.batches, one.params, one.states, one.looks, strict=True):
             mine = [params[i] for i in places]
             columns: Columns = [mine, [grads[i] for i in places]]
+            here: list[dict[str, Any]] = []
             if any(one.names):
                 if not all(map(operator.is_, mine, [owners[i] for i in of_state])):
                     return None  # what hashing thousands of parameters would find out
                 here = [states[i] for i in of_state]
-                columns += [[state[name] for state in here] if name else [] for name in one.names]
+            columns += [[state[name] for state in here] if name else [] for name in one.names]
             if not seen.are_of([x for column in columns for x in column]):
                 return None
             found.append(batch._replace(group=group, params=mine, columns=columns, kept=True))
