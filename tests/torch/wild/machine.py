@@ -311,6 +311,7 @@ class Training(RuleBasedStateMachine):
         layers, _ = self.layers_of(p)
         if not layers:
             return
+        self.meet()  # what was in the place, with its shape
         new = nn.Parameter(self.guarded(p.detach()))
         self.orphans[id(new)] = self.view(p)
         self.put(p, new, state=True)
