@@ -182,6 +182,20 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._start()
         super().__setstate__(state)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, as in `torch.optim`; where GC stands is an option of a group, and loaded too."""
+        try:
+            super().load_state_dict(state_dict)
+        except ValueError as error:
+            saved = [len(group["params"]) for group in state_dict["param_groups"]]
+            here = [group["params"] for group in self.param_groups]
+            if saved != list(map(len, here)) and saved == [sum(p.requires_grad for p in params) for params in here]:
+                error.add_note(
+                    "It has as many as train here: it was made of these alone. So must be the optimizer: "
+                    f"gc_torch.{type(self).__name__}([p for p in model.parameters() if p.requires_grad], …)"
+                )
+            raise
+
     def __repr__(self) -> str:
         return printed.optimizer(self, super().__repr__())
 
