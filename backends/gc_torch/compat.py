@@ -90,7 +90,10 @@ def adam(*columns: list[Tensor], decoupled_weight_decay: bool, **options: Any) -
 
 def init_adam_group(optimizer: torch.optim.Optimizer, group: dict[str, Any], columns: list[list[Any]]) -> None:
     """Fill the columns of Adam or AdamW: parameters, gradients, states. Stays: `_init_group` has no public name."""
-    torch.optim.Adam._init_group(optimizer, group, *columns)  # type: ignore[arg-type]
+    if _ONE_ADAM:
+        optimizer._init_group(group, *columns)  # type: ignore[attr-defined]
+    else:
+        torch.optim.Adam._init_group(optimizer, group, *columns)  # type: ignore[arg-type]
 
 
 def divide_(tensors: list[Tensor], number: float) -> None:
