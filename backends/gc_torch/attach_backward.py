@@ -57,7 +57,7 @@ class InBackward:
         if not found:
             raise ValueError(f"there is nothing to centralize among the model's parameters:\n{plan}")
         self._cover(model)
-        self._handles.append(model.register_forward_pre_hook(lambda model, args: self._cover(model)))
+        self._handles.append(model.register_forward_pre_hook(self._before_forward))
 
     def remove(self) -> None:
         """Take the hooks away."""
@@ -70,6 +70,14 @@ class InBackward:
         params = [] if model is None else list(nn.Module.parameters(model))
         on = sum(_hook_of(p) is not None for p in params)
         return f"GC on the gradients of {on} of the model's {len(params)} parameters, in backward"
+
+    def __reduce__(self) -> Any:
+        # A copy of the model has parameters of its own, which have no hooks: attach to it.
+        return _without_hooks, ()
+
+    def _before_forward(self, model: nn.Module, args: Any) -> None:
+        if self._handles:
+            self._cover(model)
 
     def _to_centralize(self, model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor, Row]]:
         """Parameters without a hook of this attachment, with the layer that owns each, and its name in it."""
@@ -115,6 +123,12 @@ class InBackward:
             x.register_hook(Hook(row, self))
         elif isinstance(x, nn.Parameter) and _hook_of(x) is None and torch.is_grad_enabled():
             self._hook(x, row)
+
+
+def _without_hooks() -> InBackward:
+    one = InBackward.__new__(InBackward)
+    one._handles = []
+    return one
 
 
 def _hook_of(p: Tensor) -> Hook | None:

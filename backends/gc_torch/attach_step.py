@@ -13,7 +13,7 @@ from torch import Tensor
 from gc_core import checks
 from gc_core.plan import Row
 from gc_core.reasons import GCWarning, Reason, reason_of
-from gc_torch import sharded
+from gc_torch import printed, sharded
 from gc_torch.arrays import TORCH, rounded, widen
 from gc_torch.model_plan import ModelPlan
 from gc_torch.operator import center
@@ -64,7 +64,7 @@ class AtStep:
     def _all_rows(self, optimizer: torch.optim.Optimizer) -> list[Row]:
         found = []
         for i, group in enumerate(optimizer.param_groups):
-            rows = self._rows.current(i, group["params"])
+            rows = self._rows.current(i, group["params"], shapes=True)
             if rows is None:
                 self._find(optimizer)
                 rows = self._rows.current(i, group["params"])
@@ -73,9 +73,10 @@ class AtStep:
         return found
 
     def _find(self, optimizer: torch.optim.Optimizer) -> None:
-        lost = self._rows.find(optimizer.param_groups)
-        if lost:
-            names = ", ".join(f"{row.name} {row.shape}" for row in lost[:5])
+        found = self._rows.find(optimizer.param_groups)
+        printed.warn_of_lost(found.lost, stacklevel=6)
+        if found.guessed:
+            names = ", ".join(f"{row.name} {row.shape}" for row in found.guessed[:5])
             warnings.warn(
                 f"GC in front of {self._name} leaves {names} alone: the model has no such parameters. If they are "
                 "weights of another model, attach to that as well, with an optimizer of its own; if something has put "
@@ -127,8 +128,10 @@ class AtStep:
         for i, ((p, _), grad, row) in enumerate(zip(found, grads, rows, strict=True)):
             if i in split:
                 grad.copy_(widen(grad) - split[i])
-            else:
+            elif _is_writable(grad):
                 _phi_(grad, row)
+            else:
+                p.grad = phi(grad, row)
             if sharded.is_sharded(p) and p.grad.placements != p.placements:  # type: ignore[union-attr]
                 p.grad = sharded.sharded_like(p, grad)
 
@@ -136,6 +139,13 @@ class AtStep:
 def phi(grad: Tensor, row: Row) -> Tensor:
     """Φ of a gradient, in at least float32, and rounded once."""
     return rounded(center(widen(grad).reshape(row.view), row.axes).reshape(row.shape), grad.dtype)
+
+
+def _is_writable(grad: Tensor) -> bool:
+    """Whether each element has its own place in memory, and writing is not refused outside of inference mode."""
+    if grad.is_inference() and not torch.is_inference_mode_enabled():
+        return False
+    return all(stride > 0 for size, stride in zip(grad.shape, grad.stride(), strict=True) if size > 1)
 
 
 def _phi_(grad: Tensor, row: Row) -> None:

@@ -138,10 +138,8 @@ class _Place(NamedTuple):
         return None if owner is None else parameter_of(owner, self.local)
 
     def has(self, parameter: Tensor) -> bool:
-        """Whether the parameter is there, or nobody can say, for its layer lives no more."""
-        if self.owner is None or self.owner() is None:
-            return True
-        return self.parameter is parameter
+        """Whether the parameter is there. If its layer lives no more, the same id() may be that of another one."""
+        return self.owner is None or self.parameter is parameter
 
 
 def plan_by_layers(model: "nn.Module | Sequence[nn.Module]") -> ModelPlan:

@@ -165,9 +165,9 @@ def fused_is_right(kind: str, w: Tensor, others: Sequence[Tensor], *, widened: b
         return False
     strides = w.stride()
     for other in others:
-        if other.stride() != strides:
+        if other.stride() != strides or other.is_neg():
             return False
-    return is_dense(w)
+    return is_dense(w) and not w.is_neg()
 
 
 def sees_numbers(group: dict[str, Any]) -> bool:

@@ -20,7 +20,8 @@ def optimizer(one: Any, plain: str) -> str:
     """
     lines = [plain.removesuffix(")")]
     for i, group in enumerate(one.param_groups):
-        rows = one._rows(i)
+        group.setdefault("gc_on", one.defaults["gc_on"])  # put among the groups by hand
+        rows = one._rows(i, shapes=True)
         params = [sharded.local(p) for p in group["params"]]
         first, otherwise = path.choose(group, params)
         taken = set()
@@ -57,6 +58,17 @@ def warn_of_guesses(rows: Sequence[Row], stacklevel: int) -> None:
             f"{'it' if len(rows) == 1 else 'them'}. The rule is wrong for transposed convolutions, embeddings and "
             "weights stored (in, out). Give the model, or plan=gc_torch.plan(model); or plan='out_first', which means "
             "this rule and is silent",
+            GCWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def warn_of_lost(rows: Sequence[Row], stacklevel: int) -> None:
+    """Say which parameters GC no longer applies to, for their layer has become one that nobody knows."""
+    if rows:
+        warnings.warn(
+            f"GC no longer applies to {_names(rows)}: {rows[0].why}. If it is still the weight, say so: optimizer.plan = "
+            "gc_torch.plan(model, overrides)",
             GCWarning,
             stacklevel=stacklevel,
         )

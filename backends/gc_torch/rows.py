@@ -16,8 +16,9 @@ from weakref import ref
 from torch import Tensor, nn
 
 from gc_core import layouts
+from gc_core.left_out import OPEN
 from gc_core.plan import Row
-from gc_core.reasons import Reason, Why
+from gc_core.reasons import Reason, Why, reason_of
 from gc_torch.model_plan import ModelPlan, parameter_of
 from gc_torch.owners import own_parameters, owned_in, rows_by_owner
 from gc_torch.tree import by_shape
@@ -45,8 +46,17 @@ class Known(NamedTuple):
         """Whether it speaks of this parameter, as far as that can be seen at little cost."""
         if self.identity != id(p):
             return False
-        owner = None if self.owner is None else self.owner()
-        return owner is None or parameter_of(owner, self.local) is p
+        if self.owner is None:
+            return True
+        owner = self.owner()  # if it lives no more, the same id() may be that of another parameter
+        return owner is not None and parameter_of(owner, self.local) is p
+
+
+class Found(NamedTuple):
+    """What people must know of rows that were found."""
+
+    guessed: list[Row]  # by shape alone, and not in the same place before
+    lost: list[Row]  # of parameters that were centralized, and whose layer nobody knows any more
 
 
 class Rows:
@@ -64,8 +74,11 @@ class Rows:
         self._rows: list[tuple[Row, ...]] = []
         self._seen: list[tuple[list[int | None], list[tuple[int, ref[nn.Module], str]]]] = []
 
-    def current(self, index: int, params: Sequence[Tensor]) -> tuple[Row, ...] | None:
-        """The rows of a group, the same tuple while nothing has changed; None: `find` must be called."""
+    def current(self, index: int, params: Sequence[Tensor], *, shapes: bool = False) -> tuple[Row, ...] | None:
+        """The rows of a group, the same tuple while nothing has changed; None: `find` must be called.
+
+        `shapes`: look at those as well.
+        """
         if index >= len(self._rows):
             return None
         identities, owned = self._seen[index]
@@ -73,9 +86,12 @@ class Rows:
             return None
         for place, owner, local in owned:  # as `Known.is_of`, for those alone that have an owner
             layer = owner()
-            if layer is not None and parameter_of(layer, local) is not params[place]:
+            if layer is None or parameter_of(layer, local) is not params[place]:
                 return None
-        return self._rows[index]
+        rows = self._rows[index]
+        if shapes and any(row.shape != tuple(p.shape) for row, p in zip(rows, params, strict=True)):
+            return None
+        return rows
 
     def last(self, index: int) -> tuple[Row, ...]:
         """The rows of a group as they were found last."""
@@ -93,11 +109,8 @@ class Rows:
                 "here (copying replaces parameters: make the plan of the copy)"
             )
 
-    def find(self, groups: Sequence[dict[str, Any]]) -> list[Row]:
+    def find(self, groups: Sequence[dict[str, Any]]) -> "Found":
         """Find the row of every parameter that is not known.
-
-        Returns:
-            Those that were guessed by shape alone, and not in the same place before.
 
         Raises:
             ValueError: a parameter has no shape yet, or has lost it; then what was known is as it was.
@@ -138,7 +151,11 @@ class Rows:
             )
             for known in self._groups
         ]
-        return [] if self.declared else [row for row in guessed if len(row.shape) > 1 or self.only_plan]
+        if self.declared:
+            guessed = []
+        was_on = {one.identity for known in before for one in known if one.row.axes is not None}
+        lost = [one.row for key, one in found.items() if key in was_on and reason_of(one.row.why) in OPEN]
+        return Found([row for row in guessed if len(row.shape) > 1 or self.only_plan], lost)
 
     def _owned(self, unknown: dict[int, Tensor]) -> Iterator[tuple[Source, dict[int, Any]]]:
         """What the plan, its model and living modules say of parameters that are taken out of the dict."""
@@ -194,12 +211,13 @@ def _in_place(known: Known, p: Tensor) -> Known | None:
 
 
 def _still_known(before: list[list[Known]], groups: Sequence[dict[str, Any]]) -> dict[int, Known]:
-    by_identity = {one.identity: one for known in before for one in known}
+    # What no layer owns can be told apart by its place alone: the same id() may be that of another parameter.
+    by_identity = {one.identity: one for known in before for one in known if one.owner is not None}
     found = {}
     for known, p, _ in _places(before, groups):
         if known is not None and known.identity is None:
             known = known._replace(identity=id(p))
-        else:
+        elif known is None or known.identity != id(p):
             known = by_identity.get(id(p))
         if known is not None and known.is_of(p) and known.row.shape == tuple(p.shape):
             found[id(p)] = known

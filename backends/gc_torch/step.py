@@ -123,7 +123,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         names: dict[str, Tensor] = {}
         rows = []
         for i, group in enumerate(self.param_groups):
-            for p, row in zip(group["params"], self._rows(i), strict=True):
+            for p, row in zip(group["params"], self._rows(i, shapes=True), strict=True):
                 if row.name not in names:
                     rows.append(row._replace(frozen=not p.requires_grad))
                     names[row.name] = p
@@ -146,12 +146,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             raise
         self._kept.clear()
 
-    def _rows(self, index: int) -> tuple[Row, ...]:
-        """The rows of a group; those of new parameters are found, by the first of the rules that knows them."""
+    def _rows(self, index: int, *, shapes: bool = False) -> tuple[Row, ...]:
+        """The rows of a group; those of new parameters are found, by the first of the rules that knows them.
+
+        `shapes`: also those of parameters whose data has another shape than before.
+        """
         params = self.param_groups[index]["params"]
         if torch.compiler.is_compiling():  # what a compiler has been shown is what it compiles
             return self._rows_of_plan.last(index)
-        rows = self._rows_of_plan.current(index, params)
+        rows = self._rows_of_plan.current(index, params, shapes=shapes)
         if rows is None:
             self._find_rows(stacklevel=7)
             rows = self._rows_of_plan.current(index, params)
@@ -159,9 +162,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         return rows
 
     def _find_rows(self, stacklevel: int) -> None:
-        guessed = self._rows_of_plan.find(self.param_groups)
-        if any(group["gc_on"] is not None for group in self.param_groups):
-            printed.warn_of_guesses(guessed, stacklevel + 1)
+        found = self._rows_of_plan.find(self.param_groups)
+        if any(group.get("gc_on", self.defaults.get("gc_on")) is not None for group in self.param_groups):
+            printed.warn_of_guesses(found.guessed, stacklevel + 1)
+            printed.warn_of_lost(found.lost, stacklevel + 1)
 
     # -- copies and checkpoints ------------------------------------------------------------------------------------
 
@@ -239,6 +243,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for i, group in enumerate(groups):
             if kept[i] is None:
                 self._check_group(group, every[i])
+        if any(found is None for found in kept) and not torch.compiler.is_compiling():
+            # What was kept is of the same shapes; anything else may have data of another shape by now.
+            every = [self._rows(i, shapes=kept[i] is None) for i in range(len(groups))]
         batches: list[Batch] = []
         for i, found in enumerate(kept):
             batches += self._kept.prepare(self, i, options[i], every[i], self._scratch) if found is None else found
@@ -277,6 +284,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if torch.compiler.is_compiling():
             self.check(group, in_step=True)
             return deciding(group)
+        if "gc_on" not in group:  # put among the groups by hand
+            group["gc_on"] = self.defaults["gc_on"]
         values = [value for name, value in group.items() if name != "params"]
         known = self._checked.get(index)
         # By identity: a number that is equal may be of another type, and a tensor may hold another number.
@@ -328,11 +337,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 raise TypeError(f"the state's step must be a torch.Tensor of one number; got {step!r}")
 
     def _check_kind(self, state: dict[str, Any]) -> None:
-        needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else self.states
-        if any(name not in state for name in needed):
-            raise TypeError(
-                f"its state must be that of {type(self).__name__}, with {', '.join(needed)}; it has {sorted(state)}"
-            )
+        # Others may keep something of their own there; PyTorch's SGD takes what it finds.
+        needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else ()
+        if any(name not in state for name in needed) or (self.kind == "sgd" and "exp_avg" in state):
+            names = ", ".join(needed or self.states)
+            raise TypeError(f"its state must be that of {type(self).__name__}, with {names}; it has {sorted(state)}")
 
 
 def _check_like(p: Tensor, name: str, value: Any) -> None:
