@@ -73,6 +73,17 @@ def parts(found):
     return {part: cases for part, cases in measured.items() if cases}
 
 
+def by_model(found):
+    """Figures of models, one row each, as a Markdown table."""
+    columns = list(next(iter(found.values())))
+    lines = [f"| model | {' | '.join(column.replace('_', ' ') for column in columns)} |"]
+    lines.append("|---|" + "--:|" * len(columns))
+    for model, one in found.items():
+        cells = [f"{one[column]:,.2f}" if isinstance(one[column], float) else f"{one[column]:,}" for column in columns]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tables():
     """All results, file by file; Markdown."""
     from benchmarks import harness
@@ -81,7 +92,11 @@ def tables():
     text = []
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))
-        text += [f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n", f"{words(found['about'])}.\n"]
+        text.append(f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n")
+        if "about" not in found:  # what plans cost
+            text.append(f"{by_model(found)}\n")
+            continue
+        text.append(f"{words(found['about'])}.\n")
         for part, cases in parts(found).items():
             text += [f"### {part}\n"] if part else []
             bases = {case.base for case in cases}

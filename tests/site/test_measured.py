@@ -34,5 +34,18 @@ def test_tables_of_results(monkeypatch, tmp_path):
     assert "### torch" in text and "### jax" not in text and "name some GPU, GiB 79.2, also there cupy." in text
 
 
+def test_figures_by_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    (tmp_path / "plan_time.json").write_text(json.dumps({"net": {"parameters": 1234, "plan_seconds": 0.256}}))
+    assert "| model | parameters | plan seconds |" in measured.tables()
+    assert "| net | 1,234 | 0.26 |" in measured.tables()
+
+
+def test_every_result_that_is_kept_is_shown():
+    text = measured.tables() + measured.computed()
+    kept = [file.stem.replace("_", " ") for file in harness.RESULTS.glob("*.json") if file.stem != measured.COMPUTED]
+    assert kept and all(f"## {name.replace('-', ' ')}\n" in text for name in kept)
+
+
 def test_the_page_has_a_place_for_them():
     assert (ROOT / "docs/speed.md").read_text().count(measured.MARK) == 1
