@@ -67,8 +67,8 @@ def warn_of_lost(rows: Sequence[Row], stacklevel: int) -> None:
     """Say which parameters GC no longer applies to, for their layer has become one that nobody knows."""
     if rows:
         warnings.warn(
-            f"GC no longer applies to {_names(rows)}: {rows[0].why}. If it is still the weight, say so: optimizer.plan = "
-            "gc_torch.plan(model, overrides)",
+            f"GC no longer applies to {_names(rows)}: {rows[0].why}. If it is still the weight, say so: "
+            "optimizer.plan = gc_torch.plan(model, overrides)",
             GCWarning,
             stacklevel=stacklevel,
         )

@@ -211,8 +211,7 @@ def _in_place(known: Known, p: Tensor) -> Known | None:
 
 
 def _still_known(before: list[list[Known]], groups: Sequence[dict[str, Any]]) -> dict[int, Known]:
-    # What no layer owns can be told apart by its place alone: the same id() may be that of another parameter.
-    by_identity = {one.identity: one for known in before for one in known if one.owner is not None}
+    by_identity = {one.identity: one for known in before for one in known}
     found = {}
     for known, p, _ in _places(before, groups):
         if known is not None and known.identity is None:

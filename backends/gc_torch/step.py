@@ -24,6 +24,8 @@ from gc_torch.signature import deciding
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 OUT_FIRST = "out_first"
+# What optimizers of torch.optim that are no SGD keep of a parameter.
+OF_OTHERS = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg", "acc_delta", "sum", "prev", "ax", "variance"}
 
 
 class CentralizingOptimizer(torch.optim.Optimizer):
@@ -337,9 +339,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 raise TypeError(f"the state's step must be a torch.Tensor of one number; got {step!r}")
 
     def _check_kind(self, state: dict[str, Any]) -> None:
-        # Others may keep something of their own there; PyTorch's SGD takes what it finds.
+        # Wrappers keep something of their own beside it; PyTorch's SGD takes what it finds.
         needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else ()
-        if any(name not in state for name in needed) or (self.kind == "sgd" and "exp_avg" in state):
+        another = self.kind == "sgd" and not OF_OTHERS.isdisjoint(state)
+        if another or any(name not in state for name in needed):
             names = ", ".join(needed or self.states)
             raise TypeError(f"its state must be that of {type(self).__name__}, with {names}; it has {sorted(state)}")
 
