@@ -204,7 +204,7 @@ def measure(run: Run) -> None:
             command = [sys.executable, "-m", f"benchmarks.{page}", *([part] if part != "training" else []), str(file)]
 
             def known(file: Path = file) -> dict[str, Any]:
-                return json.loads(file.read_text()) if file.exists() else {}
+                return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
             def look(out: str, where: Any = where, part: str = part, known: Any = known) -> None:
                 where[part] = {**known(), "status": "in part", "why": "it was still running"}

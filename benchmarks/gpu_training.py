@@ -183,7 +183,7 @@ def main() -> None:
     file = Path(arguments.out)
 
     def write(found: dict[str, Any]) -> None:
-        file.with_suffix(".new").write_text(json.dumps(found))
+        file.with_suffix(".new").write_text(json.dumps(found), encoding="utf-8")
         file.with_suffix(".new").replace(file)
 
     found = runs(arguments.small, write)

@@ -79,7 +79,7 @@ def pictures(folder: Path, cache: Path) -> Pictures:
     own = cache / f"cifar10-{hashlib.sha256(listing.encode()).hexdigest()[:16]}"
     if not (own / "about.json").is_file():
         decode(own, form, files)
-    about = json.loads((own / "about.json").read_text())
+    about = json.loads((own / "about.json").read_text(encoding="utf-8"))
     arrays = [np.load(own / f"{part}{kind}.npy", mmap_mode="r") for part in files for kind in ("", "_labels")]
     return Pictures(*arrays, about=about["about"])
 
@@ -102,7 +102,7 @@ def decode(own: Path, form: str, files: dict[str, list[Path]]) -> None:
             unfinished.replace(own / f"{name}.npy")
     about = f"CIFAR-10, {form}, {' and '.join(counts)}, sha256 {digest.hexdigest()[:16]}"
     unfinished = own / f".about-{os.getpid()}.json"
-    unfinished.write_text(json.dumps({"about": about}))
+    unfinished.write_text(json.dumps({"about": about}), encoding="utf-8")
     unfinished.replace(own / "about.json")
 
 

@@ -155,11 +155,8 @@ def test_ctrl_c_in_the_first_property_is_130_and_names_it(ports):
     written(ports, "import time\n\n\ndef centralize(grad, axis):\n    open('there', 'w').close()\n    time.sleep(60)\n")
     command = [sys.executable, "-m", "gc_conformance", "run", "port.py", "--chapter", "operator"]
 
-    def default():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with subprocess.Popen(command, cwd=ports, preexec_fn=default, **pipes) as process:
+    with subprocess.Popen(command, cwd=ports, **pipes) as process:
         while not (ports / "there").exists():
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

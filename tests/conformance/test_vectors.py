@@ -212,7 +212,7 @@ def test_the_commands_and_their_exit_codes(gc, tmp_path):
     folder = tmp_path / "some/vectors"
     assert gc("vectors", "write", folder).returncode == 0
     done = gc("vectors", "check", folder, "right.py")
-    assert done.returncode == 0 and "Conforms to the vectors: right.py" in done.stdout
+    assert done.returncode == 0 and "Conforms to version 1 of the vectors: right.py." in done.stdout
     done = gc("vectors", "check", folder, "wrong.py")
     assert done.returncode == 1 and "✗ centralize/float32/2x3/axes1/integers" in done.stdout
     assert gc("vectors", "check", folder, "refuses.py").returncode == 2

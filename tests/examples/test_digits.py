@@ -465,6 +465,22 @@ def test_ctrl_c_while_the_figure_is_drawn_lets_it_finish_and_a_second_one_does_n
     assert [file.name for file in (tmp_path / "twice").iterdir()] == ["metrics.json"]
 
 
+EARLY = """
+import os, runpy, signal, sys, typer.core as core
+make_context = core.TyperCommand.make_context
+core.TyperCommand.make_context = lambda *a, **k: (os.kill(os.getpid(), signal.SIGINT), make_context(*a, **k))[1]
+sys.argv = ["digits", "--seeds", "1", "--epochs", "1"]
+runpy.run_module("examples.digits", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_the_options_are_read_is_not_silent(tmp_path):
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", EARLY], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("moment", [0.7, 2.5])
 def test_ctrl_c_at_a_random_moment_of_a_real_run(moment, tmp_path):
     """Whatever was reached by then: no traceback, and what is said is what is there."""
