@@ -105,6 +105,15 @@ def divide_(tensors: list[Tensor], number: float) -> None:
             x.div_(number)
 
 
+# Stays: no public name for tensors that have no values.
+_FAKE = _private("torch._subclasses.fake_tensor", "FakeTensor")
+
+
+def is_fake(x: Any) -> bool:
+    """Whether a tensor has a shape and no values."""
+    return _FAKE is not None and isinstance(x, _FAKE)
+
+
 def tensor_check(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:
     """A function of as many tensors: whether class, dispatch keys, dtype, device, shape and strides are those of these.
 

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from gc_core.layouts import View
 from gc_core.reasons import GCWarning
 from gc_core.uses import Kind, conclusion
+from gc_torch import leftovers
 from gc_torch.compat import pytree
 from gc_torch.layers import stand_ins
 from gc_torch.reader import Reader
@@ -144,13 +145,35 @@ def _run(
     fake: bool,
 ) -> Trace:
     trace = Trace(parameters, known, quiet_tensors(model))
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    try:
+        _watch(trace, model, parameters, call, mode)
+    except BaseException:
+        if mode is not None:
+            leftovers.clear(mode)  # what the frames of the error hold is no leftover
+        raise
+    trace.finish()
+    if mode is not None:
+        leftovers.warn(leftovers.clear(mode), stacklevel=6)
+    return trace
+
+
+def _watch(
+    trace: Trace,
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    call: Callable[[nn.Module], Any],
+    mode: FakeTensorMode | None,
+) -> None:
+    fake = mode is not None
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(as_it_was(model, values=not fake))
         saved = None if fake else Saved(list(model.parameters()))
         if saved is not None:
             stack.callback(saved.restore)
-        mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True)) if fake else None
+        if mode is not None:
+            stack.enter_context(mode)
         stack.enter_context(Reader(trace, mode, saved))
         names = {parameter: name for name, parameter in parameters.items()}
         for module in model.modules():
@@ -163,8 +186,6 @@ def _run(
                     hook = functools.partial(_after_hook, trace, names[parameter], tensor_name)
                     stack.callback(module.register_forward_pre_hook(hook).remove)
         call(model)
-    trace.finish()
-    return trace
 
 
 def _after_hook(trace: Trace, name: str, tensor_name: str, module: nn.Module, args: Any) -> None:

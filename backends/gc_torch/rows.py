@@ -252,7 +252,7 @@ def _refuse_lost(before: list[list[Known]], now: Iterable[Known], guessed: list[
     """Where everything was replaced by what no rule centralizes, GC would be off from now on."""
     was_on = any(one.row.axes is not None for known in before for one in known)
     now = list(now)
-    if not was_on or len(guessed) < len(now) or any(one.row.axes is not None for one in now):
+    if not was_on or len(guessed) < len(now) or any(len(one.row.shape) > 1 for one in now):
         return
     shapes = ", ".join(str(row.shape) for row in guessed[:3])
     raise ValueError(

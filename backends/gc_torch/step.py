@@ -316,6 +316,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             checks.array(TORCH, "the gradient", grad, allow_complex=self.kind == "sgd")
         if with_gc:
             _check_like(p, "the gradient", grad)
+        if compat.is_fake(grad) and not compat.is_fake(p):
+            raise TypeError("the gradient must have values; it is a FakeTensor, which a model kept from being traced")
         _check_memory("it", p)
         _check_memory("the gradient", grad)
         if not state:
