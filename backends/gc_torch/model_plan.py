@@ -113,11 +113,10 @@ class ModelPlan(Plan):
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy knows its rows by name. Whose they are, its own model must say.
-        return {"rows": self.rows, "overrides": self._overrides}
+        return {"rows": self.rows, "overrides": self._overrides, "parameters": self.parameters}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        ModelPlan.__init__(self, state["rows"], {}, None, state["overrides"])
+        ModelPlan.__init__(self, state["rows"], state["parameters"], None, state["overrides"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ModelPlan":
         model = None if self._several else memo.get(id(self.model))
