@@ -124,16 +124,15 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     >>> pair("betas", [0.9, 0.99])
     (0.9, 0.99)
     """
-    wanted = f"{name} must be two numbers in [0, 1); got {value!r}"
     # By what it can do: containers of configuration libraries are registered as no kind of sequence.
     if isinstance(value, (str, bytes, Mapping, Set)) or not (hasattr(value, "__len__") and hasattr(value, "__iter__")):
-        raise TypeError(wanted)
+        raise TypeError(f"{name} must be two numbers in [0, 1); got {value!r}")
     try:
         elements = tuple(value)
     except TypeError:  # an array of no dimensions
-        raise TypeError(wanted) from None
+        raise TypeError(f"{name} must be two numbers in [0, 1); got {value!r}") from None
     if len(elements) != 2:
-        raise ValueError(wanted)
+        raise ValueError(f"{name} must be two numbers in [0, 1); got {value!r}")
     return elements
 
 

@@ -58,8 +58,23 @@ def weight(shape: Sequence[int], axes: Sequence[int], why: str, *, stored: Seque
     return View(tuple(shape), tuple(axes), why)
 
 
+# Made once: torch.compile does not trace the making of a `Why`.
+_STORED = {
+    how: Why(Reason.STORED, stored=how)
+    for how in (
+        "(heads, head_dim, out)",
+        "(in, heads, head_dim)",
+        "(in, out/groups, k…)",
+        "(k…, channels, multiplier)",
+        "(k…, out, in)",
+        "(out, in…)",
+        "(…in, out)",
+    )
+}
+
+
 def _stored(how: str) -> Why:
-    return Why(Reason.STORED, stored=how)
+    return _STORED[how]
 
 
 def out_first(shape: Sequence[int]) -> View:

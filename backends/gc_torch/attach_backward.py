@@ -89,7 +89,7 @@ class InBackward:
                     continue
                 row = self._plan.row_of(p)
                 if row is None:  # it was not there when the plan was made
-                    again = self._plan.again() if again is None else again
+                    again = _again(self._plan) if again is None else again
                     row = again.row_of(p)
                 if row is not None and row.axes is not None and (p.is_floating_point() or p.is_complex()):
                     yield module, local, p, row
@@ -123,6 +123,13 @@ class InBackward:
             x.register_hook(Hook(row, self))
         elif isinstance(x, nn.Parameter) and _hook_of(x) is None and torch.is_grad_enabled():
             self._hook(x, row)
+
+
+def _again(plan: ModelPlan) -> ModelPlan:
+    try:
+        return plan.again()
+    except ValueError:  # an engine has flattened parameters: of those, their views have hooks
+        return plan
 
 
 def _without_hooks() -> InBackward:

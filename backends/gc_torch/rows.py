@@ -109,8 +109,8 @@ class Rows:
                 "here (copying replaces parameters: make the plan of the copy)"
             )
 
-    def find(self, groups: Sequence[dict[str, Any]]) -> "Found":
-        """Find the row of every parameter that is not known.
+    def find(self, groups: Sequence[dict[str, Any]], *, gc: bool = True) -> "Found":
+        """Find the row of every parameter that is not known. `gc`: whether there is GC in any group.
 
         Raises:
             ValueError: a parameter has no shape yet, or has lost it; then what was known is as it was.
@@ -140,7 +140,7 @@ class Rows:
                     guessed.append(row)
             taken.add(one.row.name)
             found[id(p)] = one
-        if not self.only_plan:
+        if gc and not self.only_plan:
             _refuse_lost(before, list(found.values()), guessed)
         self._groups = [[found[id(p)] for p in group["params"]] for group in groups]
         self._rows = [tuple(one.row for one in known) for known in self._groups]

@@ -164,8 +164,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         return rows
 
     def _find_rows(self, stacklevel: int) -> None:
-        found = self._rows_of_plan.find(self.param_groups)
-        if any(group.get("gc_on", self.defaults.get("gc_on")) is not None for group in self.param_groups):
+        on = any(group.get("gc_on", self.defaults.get("gc_on")) is not None for group in self.param_groups)
+        found = self._rows_of_plan.find(self.param_groups, gc=on)
+        if on:
             printed.warn_of_guesses(found.guessed, stacklevel + 1)
             printed.warn_of_lost(found.lost, stacklevel + 1)
 
