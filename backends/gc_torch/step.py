@@ -100,6 +100,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             printed.warn_if_left_out(self.plan, plan, stacklevel=5)
 
     def _start(self) -> None:
+        self._plans = self.__dict__.get("_plans", 0) + 1  # how many there have been: a compiler compares it
         self._scratch = Scratch()
         self._kept = Kept()  # what was prepared in earlier steps
         self._checked: dict[int, tuple[list[Any], tuple[Any, ...]]] = {}  # options of groups that have been found right
@@ -146,6 +147,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         except ValueError:
             self._rows_of_plan = before
             raise
+        self._plans += 1
         self._kept.clear()
 
     def _rows(self, index: int, *, shapes: bool = False) -> tuple[Row, ...]:
@@ -153,9 +155,17 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
         `shapes`: also those of parameters whose data has another shape than before.
         """
+        if torch.compiler.is_compiling():
+            return self._rows_shown(index, self._plans)
+        return self._rows_now(index, shapes)
+
+    @torch.compiler.assume_constant_result
+    def _rows_shown(self, index: int, plans: int) -> tuple[Row, ...]:
+        """The rows of what a compiler is shown: of another list of parameters, or plan, it compiles the step anew."""
+        return self._rows_now(index, True)
+
+    def _rows_now(self, index: int, shapes: bool) -> tuple[Row, ...]:
         params = self.param_groups[index]["params"]
-        if torch.compiler.is_compiling():  # what a compiler has been shown is what it compiles
-            return self._rows_of_plan.last(index)
         rows = self._rows_of_plan.current(index, params, shapes=shapes)
         if rows is None:
             self._find_rows(stacklevel=7)
@@ -224,8 +234,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not any(group["fused"] for group in self.param_groups):
             self._step()
+        elif torch.compiler.is_compiling():
+            self._eager_step()  # a compiler sees into no kernel, and would compile the host's work around it
         elif torch.is_inference_mode_enabled() and not self._is_of_inference():
             # States made in it could not be written to by a later step outside.
             with torch.inference_mode(False), torch.set_grad_enabled(self.defaults["differentiable"]):
@@ -236,6 +248,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _is_of_inference(self) -> bool:
         return any(p.is_inference() for group in self.param_groups for p in group["params"])
+
+    @torch.compiler.disable
+    def _eager_step(self) -> None:
+        self._step()
 
     def _step(self) -> None:
         groups = self.param_groups
