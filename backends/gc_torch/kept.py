@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gc_core.plan import Row
-from gc_torch import prepare
+from gc_torch import low_precision, prepare
 from gc_torch.pieces import Columns
 from gc_torch.prepare import Batch
 from gc_torch.scratch import Scratch
@@ -29,7 +29,7 @@ class One(NamedTuple):
     batches: list[Batch]
     params: list[list[int]]  # of each batch, the places of its parameters in the group
     states: list[list[int]]  # and of their states in the optimizer's
-    names: list[str]  # of the columns of states; empty for one there is not
+    names: list[list[str]]  # of its columns of states; empty for one there is not
     looks: list[Looks]  # of all tensors of each batch
 
 
@@ -75,11 +75,14 @@ class Kept:
         params = group["params"]
         grads = [p.grad for p in params]
         with_grad = [row for row, grad in zip(rows, grads, strict=True) if grad is not None]
-        batches = list(prepare.batches(optimizer, group, with_grad, scratch))
+        streams: list[int] = []
+        if group["low_precision"] == "stochastic":
+            places = [i for i, grad in enumerate(grads) if grad is not None]
+            streams = low_precision.streams(index, group, places)
+        batches = list(prepare.batches(optimizer, group, with_grad, scratch, streams))
         if torch.compiler.is_compiling() or not batches or not all(batch.may_be_kept for batch in batches):
             return batches
-        names = (*optimizer.states, "step")
-        names = [name if column else "" for name, column in zip(names, batches[0].columns[2:], strict=False)]
+        names = (*optimizer.states, low_precision.STEP, low_precision.COMPENSATION)
         places = {id(p): i for i, p in enumerate(params)}
         of_state = {id(p): i for i, p in enumerate(optimizer.state)}
         known = self._of_group[index]
@@ -90,7 +93,10 @@ class Kept:
                 [batch._replace(group={}, params=[], columns=[]) for batch in batches],
                 [[places[id(p)] for p in batch.params] for batch in batches],
                 [[of_state.get(id(p), -1) for p in batch.params] for batch in batches],
-                names,
+                [
+                    [name if column else "" for name, column in zip(names, batch.columns[2:], strict=False)]
+                    for batch in batches
+                ],
                 [Looks([x for column in batch.columns for x in column]) for batch in batches],
             ),
         )
@@ -103,15 +109,17 @@ def _batches(
 ) -> list[Batch] | None:
     params, found = group["params"], []
     try:
-        for batch, places, of_state, seen in zip(one.batches, one.params, one.states, one.looks, strict=True):
+        for batch, places, of_state, names, seen in zip(
+            one.batches, one.params, one.states, one.names, one.looks, strict=True
+        ):
             mine = [params[i] for i in places]
             columns: Columns = [mine, [grads[i] for i in places]]
             here: list[dict[str, Any]] = []
-            if any(one.names):
+            if any(names):
                 if not all(map(operator.is_, mine, [owners[i] for i in of_state])):
                     return None  # what hashing thousands of parameters would find out
                 here = [states[i] for i in of_state]
-            columns += [[state[name] for state in here] if name else [] for name in one.names]
+            columns += [[state[name] for state in here] if name else [] for name in names]
             if not seen.are_of([x for column in columns for x in column]):
                 return None
             found.append(batch._replace(group=group, params=mine, columns=columns, kept=True))
