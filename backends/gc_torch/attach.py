@@ -119,6 +119,11 @@ def attach(
     return made
 
 
+def attached_at_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether GC stands in front of the step of an optimizer."""
+    return optimizer in _optimizers and isinstance(_optimizers[optimizer]._hooks, AtStep)
+
+
 def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) -> None:
     if not isinstance(where, str) or where not in PLACES:
         kind = ValueError if isinstance(where, str) else TypeError

@@ -11,7 +11,7 @@ from gc_core import checks
 from gc_core.plan import Row
 from gc_torch import compat, low_precision, memory, path, prepare, printed, sharded
 from gc_torch.arrays import TORCH, as_scalar
-from gc_torch.kept import Kept
+from gc_torch.kept import Kept, Part
 from gc_torch.model_plan import ModelPlan
 from gc_torch.owners import CONTAINERS
 from gc_torch.pieces import Columns
@@ -270,20 +270,26 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._step()
 
     def _step(self) -> None:
+        parts = [Part(i, None, group, self.state) for i, group in enumerate(self.param_groups)]
+        self._step_parts(parts, *self._asked())
+
+    def _asked(self) -> list[list[Any]]:
+        """What the options of each group decide, once they have been checked; and its rows."""
         groups = self.param_groups
-        options = [self._options(i, group) for i, group in enumerate(groups)]
-        every = [self._rows(i) for i in range(len(groups))]
-        grads = [[p.grad for p in group["params"]] for group in groups]
-        kept = [self._kept.find(self, i, options[i], every[i], grads[i]) for i in range(len(groups))]
-        for i, group in enumerate(groups):
+        return [[self._options(i, group) for i, group in enumerate(groups)], [self._rows(i) for i in range(len(groups))]]
+
+    def _step_parts(self, parts: list[Part], options: list[Any], every: list[tuple[Row, ...]]) -> None:
+        grads = [[p.grad for p in part.group["params"]] for part in parts]
+        kept = [self._kept.find(part, options[i], every[i], grads[i]) for i, part in enumerate(parts)]
+        for i, part in enumerate(parts):
             if kept[i] is None:
-                self._check_group(group, every[i])
+                self._check_group(part.group, every[i])
         if any(found is None for found in kept) and not torch.compiler.is_compiling():
             # What was kept is of the same shapes; anything else may have data of another shape by now.
-            every = [self._rows(i, shapes=kept[i] is None) for i in range(len(groups))]
+            every = [part.of(self._rows(part.index, shapes=kept[i] is None)) for i, part in enumerate(parts)]
         batches: list[Batch] = []
         for i, found in enumerate(kept):
-            batches += self._kept.prepare(self, i, options[i], every[i], self._scratch) if found is None else found
+            batches += self._kept.prepare(self, parts[i], options[i], every[i], self._scratch) if found is None else found
 
         # A GradScaler leaves these to optimizers that were asked for the fused step.
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")

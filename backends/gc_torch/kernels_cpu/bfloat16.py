@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from gc_core.low_precision import GOLDEN
 from gc_torch.kernels_cpu.compiling import compiled, elements
 from gc_torch.kernels_cpu.words import HALF, SINGLE
-from gc_torch.table import CENTRALIZE, COMPENSATION, INNER, R1, R2, STATE0, W
+from gc_torch.table import CENTRALIZE, COMPENSATION, INNER, KEY, R1, R2, STATE0, W
 
 
 @intrinsic
@@ -92,14 +92,14 @@ def unpack(wide, row, offset, n, first, last, many, buffers):
 
 
 @compiled
-def pack(row, wide, offset, n, first, last, stochastic, key):
-    """What a step has written, back. `stochastic`: the weights by the random bits of this key."""
+def pack(row, wide, offset, n, first, last, stochastic):
+    """What a step has written, back. `stochastic`: the weights by random bits."""
     stride = max(n, row[INNER] * row[R2])
     for i in range(first, last):
         start, here = offset + i * stride, (i - first) * n
         w, x = elements(row[W], start, n, HALF), elements(wide[W], here, n, SINGLE)
         if stochastic:
-            low, high = key, key >> 32
+            low, high = row[KEY], row[KEY] >> 32
             for j in range(n):
                 w[j] = _to_neighbour(x[j], start + j, low, high)
         elif row[COMPENSATION]:

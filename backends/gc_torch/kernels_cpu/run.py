@@ -29,7 +29,6 @@ from gc_torch.kernels_cpu.words import (
     FIRST,
     ITEMS,
     KEPT,
-    KEYS,
     LAST,
     LOGS,
     N_ITEM,
@@ -51,7 +50,7 @@ from gc_torch.kernels_cpu.words import (
     SIZE,
     STAGES,
     STARTED,
-    STREAMS,
+    STOCHASTIC,
     TABLE,
     TENSOR,
     TENSORS,
@@ -60,13 +59,13 @@ from gc_torch.kernels_cpu.words import (
     WIDTH,
     WORDS,
 )
-from gc_torch.table import CENTRALIZE, COMPENSATION, R1, R2, STATE0, STEP
+from gc_torch.table import CENTRALIZE, COMPENSATION, KEY, R1, R2, STATE0, STEP, STREAM
 
 
 @compiled
-def _count(table, wide, adam, logs, scales, streams, keys):
+def _count(table, wide, adam, logs, scales):
     """Count the steps of every row of the table, and give what hangs on them: for Adam 1 / (1 − β1ᵗ) and
-    1 / √(1 − β2ᵗ); the keys of random bits, if there are streams."""
+    1 / √(1 − β2ᵗ), and the keys of random bits."""
     last = -1.0
     for index in range(len(table) // WIDTH):
         address = table[index * WIDTH + STEP]
@@ -78,8 +77,7 @@ def _count(table, wide, adam, logs, scales, streams, keys):
             single = elements(address, 0, 1, SINGLE)
             single[0] += np.float32(1)
             t = np.float64(single[0])
-        if len(streams):
-            keys[index] = key_of(streams[index], np.int64(t))
+        table[index * WIDTH + KEY] = key_of(table[index * WIDTH + STREAM], np.int64(t))
         if adam is None:
             continue
         if t == last:
@@ -106,11 +104,8 @@ def thread(adam, half, sources):
             elements(job[NUMBERS], 0, N_NUMBERS, like),
         )
         scales = elements(job[SCALES], 0, 2 * job[TENSORS], like)
-        tensors = job[TENSORS] if job[KEYS] else 0
-        keys = elements(job[KEYS], 0, tensors, WORDS)
         if job[COUNT]:
-            logs, streams = elements(job[LOGS], 0, 2, DOUBLE), elements(job[STREAMS], 0, tensors, WORDS)
-            _count(table, job[WIDE] != 0, adam, logs, scales, streams, keys)
+            _count(table, job[WIDE] != 0, adam, elements(job[LOGS], 0, 2, DOUBLE), scales)
             if threads > 1:
                 return
         counts, ends = elements(job[COUNTS], 0, stages, WORDS), elements(job[ENDS], 0, stages * threads, WORDS)
@@ -169,7 +164,6 @@ def thread(adam, half, sources):
                     else:
                         step_rows(row, here, n, length, how, adam, numbers)
                     if half is not None and (of_step or alone):
-                        key = keys[index] if tensors else NONE
-                        pack(real, wide, offset, n, begin, begin + last, tensors != 0, key)
+                        pack(real, wide, offset, n, begin, begin + last, job[STOCHASTIC] != 0)
 
     return run

@@ -27,7 +27,6 @@ from gc_torch.kernels_cpu.words import (
     FIRST,
     ITEMS,
     KEPT,
-    KEYS,
     L2,
     LAST,
     LOGS,
@@ -50,7 +49,7 @@ from gc_torch.kernels_cpu.words import (
     SIZE,
     SMALL,
     STAGES,
-    STREAMS,
+    STOCHASTIC,
     TABLE,
     TENSORS,
     THREADS,
@@ -137,13 +136,10 @@ class Steps:
         self._addresses = addresses
 
     def _set_up(self, seen: Any, dtype: torch.dtype, streams: Sequence[int]) -> None:
-        self._rows, self._dtype, number = table.rows([], None, seen), dtype, computed_in(dtype)
+        self._rows, self._dtype, number = table.rows([], None, seen, streams=streams), dtype, computed_in(dtype)
         self._scales, self._numbers = np.ones((len(self._rows), 2), number), np.zeros(N_NUMBERS, number)
         self._logs = np.zeros(2)
-        self._streams = np.array(streams, np.uint64)
-        self._keys = np.zeros(len(streams), np.int64)
-        self._job[LOGS] = self._logs.ctypes.data
-        self._job[[STREAMS, KEYS]] = (self._streams.ctypes.data, self._keys.ctypes.data) if streams else (0, 0)
+        self._job[[LOGS, STOCHASTIC]] = self._logs.ctypes.data, bool(streams)
         self._items, self._counts = work(seen)
         self._written, self._overlap = np.zeros(0, np.int64), False
         self._addresses: list[list[int]] = []
