@@ -146,6 +146,11 @@ def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) ->
         )
     if optimizer in _optimizers:
         raise ValueError(f"GC is attached already ({_optimizers[optimizer]}): remove() that first")
+    if where == "step" and hasattr(optimizer, "_in_backward"):
+        raise ValueError(
+            f"{name} steps in backward, where no step() is called that GC could stand in front of: attach with "
+            'where="gradient"'
+        )
     if where == "step" and not (
         hasattr(optimizer, "_optimizer_step_pre_hooks") and getattr(type(optimizer).step, "hooked", False)
     ):

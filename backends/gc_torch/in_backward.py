@@ -7,7 +7,7 @@ groups and schedules. What is left in a gradient's place has no memory, and rais
 import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakSet, ref
 
 import torch
 import torch.distributed as dist
@@ -23,15 +23,16 @@ EACH_ALONE = {
     "SGD", "SparseAdam",
 }  # fmt: skip
 
-_active: WeakKeyDictionary[torch.optim.Optimizer, "StepInBackward"] = WeakKeyDictionary()
+_active: WeakSet["StepInBackward"] = WeakSet()
 
 
 class StepInBackward:
     """Steps of an optimizer within backward, until `remove()`; made by `step_in_backward`."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer):
-        self._optimizer, self._ours = ref(optimizer), isinstance(optimizer, CentralizingOptimizer)
-        self._name = type(optimizer).__name__
+        # The optimizer keeps this alive, and the parameters' hooks keep neither: PyTorch could not free such a cycle.
+        self._optimizer, me = ref(optimizer), ref(self)
+        self._name, self._ours = type(optimizer).__name__, isinstance(optimizer, CentralizingOptimizer)
         names = {id(p): name for name, p in model.named_parameters()}
         self._spent: dict[int, Spent] = {}
         self._pass: list[Any] | None = None  # what is the same for all parameters in one backward pass
@@ -40,10 +41,11 @@ class StepInBackward:
             for k, p in enumerate(group["params"]):
                 if p.requires_grad:
                     self._spent[id(p)] = Spent(p, names.get(id(p), f"group{i}.{k}"))
-                    step = self._step_ours if self._ours else self._step_any
-                    self._handles.append(p.register_post_accumulate_grad_hook(functools.partial(step, i, k)))
+                    hook = functools.partial(_on_gradient, me, i, k)
+                    self._handles.append(p.register_post_accumulate_grad_hook(hook))
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-        _active[optimizer] = self
+        optimizer._in_backward = self  # type: ignore[attr-defined]
+        _active.add(self)
         compat.guard_scaling(_refuse_scaled)
 
     def remove(self) -> None:
@@ -51,10 +53,10 @@ class StepInBackward:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        optimizer = self._optimizer()
-        if optimizer is not None:
+        if (optimizer := self._optimizer()) is not None:
             self._before_step(optimizer)
-            _active.pop(optimizer, None)
+            vars(optimizer).pop("_in_backward", None)
+        _active.discard(self)
         if not _active:
             compat.guard_scaling(None)
 
@@ -74,23 +76,18 @@ class StepInBackward:
                 if p.grad is not None and type(p.grad) is Spent:
                     p.grad = None
 
-    @torch.no_grad()
-    def _step_ours(self, index: int, place: int, p: Tensor) -> None:
-        optimizer: Any = self._optimizer()
-        _check_grad(p, self._spent[id(p)].called)
+    def _step(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
+        (self._step_ours if self._ours else self._step_any)(optimizer, index, place, p)
+
+    def _step_ours(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
         if self._pass is None:
             self._pass = optimizer._asked()
         options, rows = self._pass
-        group = {**optimizer.param_groups[index], "params": [p]}
-        state = optimizer.state
+        group, state = {**optimizer.param_groups[index], "params": [p]}, optimizer.state
         part = Part(index, place, group, {p: state[p]} if p in state else state)
         optimizer._step_parts([part], [options[index]], [rows[index][place : place + 1]])
-        p.grad = self._spent[id(p)]
 
-    @torch.no_grad()
-    def _step_any(self, index: int, place: int, p: Tensor) -> None:
-        optimizer: Any = self._optimizer()
-        _check_grad(p, self._spent[id(p)].called)
+    def _step_any(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
         groups, step = optimizer.param_groups, type(optimizer).step
         if getattr(step, "hooked", False):  # hooks are for the step that is called
             step = step.__wrapped__
@@ -99,7 +96,22 @@ class StepInBackward:
             step(optimizer)
         finally:
             optimizer.param_groups = groups
-        p.grad = self._spent[id(p)]
+
+
+def _on_gradient(me: Any, index: int, place: int, p: Tensor) -> None:
+    """A gradient is complete."""
+    one: StepInBackward | None = me()
+    optimizer = None if one is None else one._optimizer()
+    if one is None or optimizer is None:  # nobody would have called its step
+        return
+    spent = one._spent[id(p)]
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{spent.called}: backward was called with create_graph=True, which needs the gradient afterwards, and the step "
+            "in backward frees it: remove() the step in backward for this"
+        )
+    one._step(optimizer, index, place, p)
+    p.grad = spent
 
 
 def step_in_backward(
@@ -146,11 +158,6 @@ def step_in_backward(
     return StepInBackward(model, optimizer)
 
 
-def is_in_backward(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the steps of an optimizer are taken in backward."""
-    return optimizer in _active
-
-
 def _check(model: Any, optimizer: Any, independent: bool) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__qualname__}")
@@ -182,22 +189,13 @@ def _check(model: Any, optimizer: Any, independent: bool) -> None:
         raise ValueError("differentiable must be False: what a step in backward has used is freed")
     if any(map(sharded.is_sharded, params)):
         raise ValueError("parameters are sharded (DTensor), and complete gradients come later: step() after backward")
-    if any(one.has(p) for one in _active.values() for p in params):
+    if any(one.has(p) for one in _active for p in params):
         raise ValueError("steps are taken in backward already: remove() that first")
     mine = {id(p) for p in model.parameters()}
     if not any(id(p) in mine for p in params):
         raise ValueError("the optimizer has none of the model's parameters")
     if any(p.grad is not None for p in params):
         raise ValueError("there are gradients already, which no step would use: call step() or zero_grad() first")
-
-
-def _check_grad(p: Tensor, name: str) -> None:
-    assert p.grad is not None
-    if p.grad.requires_grad:
-        raise RuntimeError(
-            f"{name}: backward was called with create_graph=True, which needs the gradient afterwards, and the step in "
-            "backward frees it: remove() it for this"
-        )
 
 
 # ---- What is left in a gradient's place
@@ -256,7 +254,7 @@ _WANTED = {
 }
 
 
-def _spent_in(values: Iterable[Any]) -> Iterator[Spent]:
+def _spent_in(values: Iterable[Any]) -> Iterator["Spent"]:
     for value in values:
         if isinstance(value, Spent):
             yield value
@@ -266,14 +264,14 @@ def _spent_in(values: Iterable[Any]) -> Iterator[Spent]:
 
 def _refuse_scaled(outputs: Any) -> None:
     """Raise if a loss that a GradScaler is about to scale leads to a parameter that is updated in backward."""
-    found, todo = set(), [x.grad_fn for x in _tensors(outputs) if x.grad_fn is not None]
+    found, todo = set(), [x.grad_fn for x in _tensors(outputs) if x.grad_fn is not None and _active]
     while todo:
         node = todo.pop()
         if node in found:
             continue
         found.add(node)
         p = getattr(node, "variable", None)
-        if p is not None and any(one.has(p) for one in _active.values()):
+        if p is not None and any(one.has(p) for one in _active):
             raise RuntimeError(
                 "a GradScaler scales the loss, and unscales all gradients at once after backward: the step in backward "
                 "would take them scaled. Use bfloat16, which needs no scaling, or remove() the step in backward"

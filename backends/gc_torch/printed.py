@@ -40,6 +40,8 @@ def optimizer(one: Any, plain: str) -> str:
         lines.append(f"Group {i}: {_gc(group, rows)}; path: {paths}\n")
         if said := low_precision.said(group, params):
             lines.append(f"  {said}\n")
+    if "_in_backward" in vars(one):
+        lines.append(f"{one._in_backward}\n")
     return "".join([*lines, ")"])
 
 

@@ -43,12 +43,12 @@ def _unit(dtype: str) -> float:
 
 @st.composite
 def _small_steps(draw, port: Port) -> Training:
-    """Twelve steps of at most a quarter of what the dtype can hold."""
+    """Eight steps of at most a quarter of what the dtype can hold."""
     dtype, seed = draw(st.sampled_from(_dtypes(port))), draw(SEEDS)
     shape = draw(st.sampled_from(((2, 3), (3, 4))))
     w, grad = normal(shape, dtype, seed, "1.5 + x / 16"), normal(shape, dtype, seed + 1, "1 + np.sign(x)")
     options = {"lr": _unit(dtype) / 8, "momentum": 0.0, "low_precision": "kahan"}
-    return Training("sgd", {FC: w}, ({FC: grad},) * 12, {FC: 1}, options)
+    return Training("sgd", {FC: w}, ({FC: grad},) * 8, {FC: 1}, options)
 
 
 @precisely
