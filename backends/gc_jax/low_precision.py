@@ -105,7 +105,12 @@ def rounded_stochastically(value: jax.Array, dtype: Any, bits: jax.Array) -> jax
 def _nearest(x: jax.Array, dtype: Any) -> jax.Array:
     """Rounded to a dtype, in float32."""
     name = jnp.dtype(dtype).name
-    return lax.reduce_precision(x, *_BITS[name]) if name in _BITS else x
+    if name not in _BITS:
+        return x
+    rounded = lax.reduce_precision(x, *_BITS[name])
+    if name == "float16":  # it knows no subnormal numbers, and compensations are among them
+        rounded = jnp.where(jnp.abs(x) < 2.0**-14, jnp.round(x * 2.0**24) * 2.0**-24, rounded)
+    return rounded
 
 
 def _joined(p: Any, compensation: Any) -> Any:
