@@ -8,6 +8,7 @@ is looked at, all of it, and nothing else. Of each group a few preparations are 
 import operator
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -110,7 +111,7 @@ class Kept:
                     [name if column else "" for name, column in zip(names, batch.columns[2:], strict=False)]
                     for batch in batches
                 ],
-                [Looks([x for column in batch.columns for x in column]) for batch in batches],
+                [Looks(list(chain.from_iterable(batch.columns))) for batch in batches],
             ),
         )
         del known[AT_MOST:]
@@ -133,9 +134,10 @@ def _batches(
                     return None  # what hashing thousands of parameters would find out
                 here = [states[i] for i in of_state]
             columns += [[state[name] for state in here] if name else [] for name in names]
-            if not seen.are_of([x for column in columns for x in column]):
+            if not seen.are_of(list(chain.from_iterable(columns))):
                 return None
-            found.append(batch._replace(group=group, params=mine, columns=columns, kept=True))
+            # Positions: `_replace` takes as long as a tensor's whole step.
+            found.append(Batch(group, *batch[1:4], mine, columns, *batch[6:-1], True))
     except (IndexError, KeyError, TypeError, RuntimeError, NotImplementedError):
         # A state is missing, or no tensor; a sparse tensor has no strides.
         return None

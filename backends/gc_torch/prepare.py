@@ -27,8 +27,8 @@ class Batch(NamedTuple):
     rows: list[Row | sharded.Split]
     steps: Any = None  # the `Steps` of a kernel's page, or of `temporaries`; None: PyTorch's own alone
     geometries: Any = None  # how a kernel sees the parameters
-    kept: bool = False  # it was prepared in an earlier step
     streams: Sequence[int] = ()  # of random bits, where weights are rounded stochastically
+    kept: bool = False  # it was prepared in an earlier step
 
     @property
     def may_be_kept(self) -> bool:

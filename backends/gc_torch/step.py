@@ -281,10 +281,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _step_parts(self, parts: list[Part], options: list[Any], every: list[tuple[Row, ...]]) -> None:
         grads = [[p.grad for p in part.group["params"]] for part in parts]
         kept = [self._kept.find(part, options[i], every[i], grads[i]) for i, part in enumerate(parts)]
-        for i, part in enumerate(parts):
-            if kept[i] is None:
-                self._check_group(part.group, every[i])
-        if any(found is None for found in kept) and not torch.compiler.is_compiling():
+        if None in kept:
+            for i, part in enumerate(parts):
+                if kept[i] is None:
+                    self._check_group(part.group, every[i])
+        if None in kept and not torch.compiler.is_compiling():
             # What was kept is of the same shapes; anything else may have data of another shape by now.
             every = [part.of(self._rows(part.index, shapes=kept[i] is None)) for i, part in enumerate(parts)]
         batches: list[Batch] = []
