@@ -2,11 +2,11 @@
 
     python -m benchmarks.low_precision [--seeds 5] [--rounds 15] [--peers]
 
-A network learns from another one: GC-SGD with momentum, and without, 300 steps; in float32, in bfloat16, and in bfloat16
-with each option. Measured are how far the means of the weight vectors have moved (with the compensation counted in), and
-the error at the end, on all data, as the ratio to that of float32 from the same start. Then weights at 1 under AdamW,
-which no step of lr 1e-4 can move in bfloat16. Then the time of a step, as the ratio to the step without the option, of
-which each moves so many bytes.
+A network learns from another one, by 300 steps of GC-SGD with and without momentum: in float32, in bfloat16, and in
+bfloat16 with each option. Measured are how far the means of the weight vectors have moved, the compensation counted
+in, and the error at the end on all data, as the ratio to that of float32 from the same start. Then weights at 1 under
+AdamW, which no step of lr 1e-4 can move in bfloat16. Then the time of a step, as the ratio to the step without the
+option, and that ratio by the bytes that each moves.
 
 --peers: beside them optimi's kahan_sum and torchao's stochastic rounding, if they are installed, without GC.
 """
@@ -41,7 +41,9 @@ def optimizer_of(way: str, model: nn.Module, momentum: float, gc_on: str | None)
     if way == "optimi":
         import optimi  # type: ignore[import-not-found]
 
-        return optimi.SGD(model.parameters(), lr=0.05, momentum=momentum, dampening=False, kahan_sum=True, foreach=False)
+        return optimi.SGD(
+            model.parameters(), lr=0.05, momentum=momentum, dampening=False, kahan_sum=True, foreach=False
+        )
     return gct.SGD(model, lr=0.05, momentum=momentum, gc_on=gc_on, **WAYS[way])
 
 
