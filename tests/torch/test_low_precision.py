@@ -124,7 +124,7 @@ class Optimizer:
 
 def test_the_suite():
     port = SimpleNamespace(
-        optimizer=Optimizer, from_numpy=gct.from_numpy, to_numpy=gct.to_numpy, low_precision=WAYS,
+        optimizer=Optimizer, from_numpy=gct.from_numpy, to_numpy=gct.to_numpy, rounding=WAYS,
         dtypes=("float16", "bfloat16", "float32"), sgd_first_step="undamped",
     )  # fmt: skip
     only = [id for id in gc_conformance.PROPERTIES if "kahan" in id or "stochastic" in id]
