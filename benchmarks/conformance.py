@@ -1,9 +1,11 @@
 """How long the conformance suite takes on one CPU port: python -m benchmarks.conformance [PORT] [--profile quick]
 
 Wall and processor time of each profile against what it may take, and the slowest properties. The port is judged as the
-command judges it, in a process of its own; `gc_core` where none is named.
+command judges it, in a process of its own; `gc_core` where none is named. With --keep, the times are kept in
+benchmarks/results/conformance.json.
 """
 
+import json
 import os
 import sys
 import time
@@ -12,7 +14,9 @@ from typing import Annotated
 import typer
 
 import gc_conformance
+from benchmarks.harness import RESULTS
 
+FILE = RESULTS / "conformance.json"
 MAY_TAKE = {"quick": 10.0, "standard": 60.0}  # seconds
 
 
@@ -28,14 +32,20 @@ def measure(port: str, profile: str) -> tuple[float, float, list]:
 def main(
     port: Annotated[str, typer.Argument(help="What gc-conformance takes.")] = "gc_core",
     profile: Annotated[list[str] | None, typer.Option(help="quick or standard; both where left out.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the times.")] = False,
 ) -> None:
     late = False
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     for name in profile or list(MAY_TAKE):
         wall, spent, results = measure(port, name)
         late = late or spent > MAY_TAKE[name]
         print(f"{name}: {wall:.1f} s, {spent:.1f} s of the processor; it may take {MAY_TAKE[name]:g} s on a free one")
+        row = {"seconds": wall, "seconds of the processor": spent, "may take": MAY_TAKE[name]}
+        kept[f"{port}, {name}"] = {**row, "properties": sum(one.status != "not provided" for one in results)}
         for one in results[:5]:
             print(f"  {one.seconds:5.2f} s  {one.id} ({one.examples} examples)")
+    if keep:
+        FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     sys.exit(late)
 
 

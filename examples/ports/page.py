@@ -79,7 +79,7 @@ def written(rows: list[tuple[dict, dict | str]], causes: dict[str, str]) -> str:
     first = judged[0][1]
     suite = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     asked = f"Level {first['level']}, profile {first['profile']}, seed {first['seed']}"
-    lines = [HEAD, f"{asked}, with {suite}.", ""]
+    lines = [HEAD, "", f"{asked}, with {suite}.", ""]
     lines += ["| port | with | passed | failed | causes |", "|---|---|---|---|---|"]
     for port, result in judged:
         counts = [len(having(result, status)) for status in ("passed", "failed")]

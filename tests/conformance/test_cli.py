@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import gc_conformance
-from gc_conformance import cli, mutants, page
+from gc_conformance import cli, cli_options, mutants, page
 from gc_conformance.honest import Straight
 from gc_conformance.known import Reason
 from gc_conformance.registry import LEVELS, PROPERTIES
@@ -144,8 +144,8 @@ def test_levels_and_properties_select_what_is_judged(gc, ports):
 
 
 def test_the_choices_of_the_options_are_those_of_the_suite():
-    assert get_args(cli.Level) == LEVELS
-    assert get_args(cli.Profile) == tuple(PROFILES)
+    assert get_args(cli_options.Level) == LEVELS
+    assert get_args(cli_options.Profile) == tuple(PROFILES)
 
 
 # ---- Interrupted, or at fault

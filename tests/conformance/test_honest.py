@@ -1,6 +1,6 @@
 """The suite is fair: right ports pass, however they compute and however little they offer. Each has its own seed.
 
-Some cases of each property; `gc-conformance honest` tries as many as a profile has, with many seeds.
+Some cases of each property; `python -m benchmarks.trust` tries as many as a profile has, with many seeds.
 """
 
 import pytest
