@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import gc_conformance
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, machine
 
 FILE = RESULTS / "conformance.json"
 MAY_TAKE = {"quick": 10.0, "standard": 60.0}  # seconds
@@ -35,17 +35,17 @@ def main(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the times.")] = False,
 ) -> None:
     late = False
-    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    rows = json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.exists() else {}
     for name in profile or list(MAY_TAKE):
         wall, spent, results = measure(port, name)
         late = late or spent > MAY_TAKE[name]
         print(f"{name}: {wall:.1f} s, {spent:.1f} s of the processor; it may take {MAY_TAKE[name]:g} s on a free one")
         row = {"seconds": wall, "seconds of the processor": spent, "may take": MAY_TAKE[name]}
-        kept[f"{port}, {name}"] = {**row, "properties": sum(one.status != "not provided" for one in results)}
+        rows[f"{port}, {name}"] = {**row, "properties": sum(one.status != "not provided" for one in results)}
         for one in results[:5]:
             print(f"  {one.seconds:5.2f} s  {one.id} ({one.examples} examples)")
     if keep:
-        FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        FILE.write_text(json.dumps({"about": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
     sys.exit(late)
 
 

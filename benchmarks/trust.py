@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, machine
 from gc_conformance import PROFILES, PROPERTIES, VERSION, load_port
 from gc_conformance.honest import HONEST
 from gc_conformance.judging import judge
@@ -44,14 +44,14 @@ def honest(seed: int) -> dict[str, int]:
 
 
 def main(seeds: Annotated[int, typer.Option(help="Of the right ports.")] = 10) -> None:
-    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    kept = json.loads(FILE.read_text(encoding="utf-8"))["rows"] if FILE.exists() else {}
     rows: dict[str, Callable[[], dict[str, int]]]
     rows = {f"wrong ports, {profile}": partial(mutants, profile) for profile in PROFILES}
     rows |= {f"right ports, {OF_HONEST}, seed {seed}": partial(honest, seed) for seed in range(seeds)}
     for name, judged in rows.items():
         if kept.get(name, {}).get("suite") != VERSION:
             kept[name] = {**judged(), "suite": VERSION}
-            FILE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            FILE.write_text(json.dumps({"about": machine(), "rows": kept}, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {kept[name]['ports']} ports, {kept[name]['cases']} cases, {kept[name]['wrong']} wrong verdicts")
     sys.exit(any(kept[name]["wrong"] for name in rows))
 
