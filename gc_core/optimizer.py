@@ -140,7 +140,7 @@ class SGD(Optimizer):
         lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on: see `sgdm_update`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import numpy as np
     >>> params = {"w": np.array([[1.0, 3.0]]), "b": np.array([1.0])}
@@ -198,7 +198,7 @@ class Adam(Optimizer):
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import numpy as np
     >>> params = {"w": np.array([[1.0, 3.0]])}
@@ -248,7 +248,7 @@ class AdamW(Adam):
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`; weight_decay is 0.01 as in PyTorch.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import numpy as np
     >>> params = {"w": np.array([[2.0, 4.0]])}

@@ -48,7 +48,7 @@ class SGD(InPlace, core.SGD):
         lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on: see `sgdm_update`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import cupy as cp
     >>> params = {"w": cp.array([[1.0, 3.0]]), "b": cp.array([1.0])}
@@ -79,7 +79,7 @@ class Adam(InPlace, core.Adam):
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import cupy as cp
     >>> params = {"w": cp.array([[1.0, 3.0]])}
@@ -111,7 +111,7 @@ class AdamW(Adam, core.AdamW):
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`; weight_decay is 0.01 as in PyTorch.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import cupy as cp
     >>> params = {"w": cp.array([[2.0, 4.0]])}
