@@ -244,7 +244,7 @@ def test_a_subclass_is_its_layer():
             self.extra = nn.Parameter(torch.ones(4, 3))
 
     assert seen(Mine()) == {"weight": (1,), "bias": None, "extra": None}
-    assert reasons(Mine())["extra"].startswith("unknown module")
+    assert reasons(Mine())["extra"].startswith("a parameter owned directly by a custom module")
     assert reasons(Mine())["weight"] == "Mine, stored (out, in)"
 
 
