@@ -215,3 +215,9 @@ def test_no_file_names_a_registry_or_a_path_of_some_machine():
 
 def test_every_file_is_tracked_or_ignored():
     assert git_files("--others", "--exclude-standard") == set(), "git add them, or name them in .gitignore"
+
+
+def test_the_citation_names_the_version():
+    version = re.search(r'^__version__ = "(.+)"', (ROOT / "gc_core/__init__.py").read_text(), re.M)
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert version and cited and cited[1] == version[1]

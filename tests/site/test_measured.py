@@ -43,8 +43,9 @@ def test_figures_by_model(monkeypatch, tmp_path):
 
 def test_every_result_that_is_kept_is_shown():
     text = measured.tables() + measured.computed()
-    kept = [file.stem.replace("_", " ") for file in harness.RESULTS.glob("*.json") if file.stem != measured.COMPUTED]
-    assert kept and all(f"## {name.replace('-', ' ')}\n" in text for name in kept)
+    kept = [file for file in harness.RESULTS.glob("*.json") if file.stem != measured.COMPUTED]
+    assert kept and all(f"## {measured.heading(file)}\n" in text for file in kept)
+    assert all(file.stem in measured.HEADINGS for file in kept), "a heading by content"
 
 
 def test_the_page_has_a_place_for_them():
