@@ -148,7 +148,7 @@ def case(name: str, shapes: list[Shape], layout: str, dtype: str, kind: str, rou
 
 
 def copy_bandwidth(numbers: int) -> float:
-    """Bytes a second, read and written, of x + 1 over that many float32 elements, into an array that is new each time."""
+    """Bytes a second, read and written, of x + 1 over so many float32 elements into an array that is new each time."""
     source = jnp.zeros(numbers)
     copy = jax.jit(lambda x: x + 1.0)
     times = harness.measure({"": lambda: copy(source).block_until_ready()}, 20)[""]
