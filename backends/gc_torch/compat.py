@@ -114,6 +114,11 @@ def is_fake(x: Any) -> bool:
     return _FAKE is not None and isinstance(x, _FAKE)
 
 
+def identity(x: Tensor) -> int | None:
+    """Of what is behind a tensor, and changes when two are swapped; None: unknown. Stays: it has no public name."""
+    return getattr(x, "_cdata", None)
+
+
 def tensor_check(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:
     """A function of as many tensors: whether class, dispatch keys, dtype, device, shape and strides are those of these.
 

@@ -10,7 +10,7 @@ Nothing else is remembered from step to step, and nothing here keeps a tensor al
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from gc_core.plan import Row
 from gc_torch import compat, memory, path
@@ -69,7 +69,8 @@ class Looks:
 
 
 def _lies(tensors: Sequence[Tensor]) -> tuple[list[int], list[Any]]:
-    return [x.untyped_storage().nbytes() for x in tensors], list(map(Tensor.storage_offset, tensors))
+    storages = map(Tensor.untyped_storage, tensors)
+    return list(map(UntypedStorage.nbytes, storages)), list(map(Tensor.storage_offset, tensors))
 
 
 def _described(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:

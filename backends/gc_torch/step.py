@@ -259,10 +259,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         every = [self._rows(i) for i in range(len(groups))]
         grads = [[p.grad for p in group["params"]] for group in groups]
         kept = [self._kept.find(self, i, options[i], every[i], grads[i]) for i in range(len(groups))]
-        for i, group in enumerate(groups):
-            if kept[i] is None:
-                self._check_group(group, every[i])
-        if any(found is None for found in kept) and not torch.compiler.is_compiling():
+        if None in kept:
+            for i, group in enumerate(groups):
+                if kept[i] is None:
+                    self._check_group(group, every[i])
+        if None in kept and not torch.compiler.is_compiling():
             # What was kept is of the same shapes; anything else may have data of another shape by now.
             every = [self._rows(i, shapes=kept[i] is None) for i in range(len(groups))]
         batches: list[Batch] = []

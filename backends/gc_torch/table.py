@@ -11,12 +11,10 @@ A tensor without GC is (1, 1, 1, size) with `centralize` 0. All tensors of a row
 that a kernel walks through each as through one flat array.
 """
 
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gc_core.plan import Row
@@ -46,6 +44,7 @@ def geometry(p: Tensor, row: Row | None) -> Geometry | None:
         p: the parameter.
         row: its row of the plan; None or axes None: no GC.
 
+    >>> import torch
     >>> geometry(torch.ones(4, 3, 2, 2), Row("conv", (4, 3, 2, 2), (4, 3, 2, 2), (1, 2, 3), ""))
     Geometry(outer=4, r1=1, inner=1, r2=12, centralize=1)
     >>> geometry(torch.ones(3, 4), Row("in, out", (3, 4), (3, 4), (0,), ""))
@@ -118,50 +117,3 @@ def overlap(table: np.ndarray, itemsize: int) -> bool:
     ends = np.where(starts > 0, starts + sizes, starts).ravel()
     order = np.argsort(starts, axis=None)
     return bool((starts.ravel()[order][1:] < ends[order][:-1]).any())
-
-
-class Alike:
-    """What tensors in columns were like, to say whether others are like them, at little cost for each of thousands.
-
-    >>> alike = Alike([[torch.ones(2, 3)]])
-    >>> alike.holds([[torch.zeros(2, 3)]]), alike.holds([[torch.zeros(3, 2).t()]])
-    (True, False)
-    """
-
-    def __init__(self, columns: Sequence[Sequence[Tensor]]):
-        self._columns = [_looks(column) for column in columns]
-        # States stay the same tensors for long. Parameters may be given other data, and gradients are new ones.
-        self._states = [list(column) for column in columns[2:]]
-        self._addresses = [list(map(Tensor.data_ptr, column)) for column in self._states]
-
-    def holds(self, columns: Sequence[Sequence[Tensor]]) -> bool:
-        """Whether types, dtypes, devices, shapes and strides are the same.
-
-        Raises:
-            RuntimeError: a tensor is sparse.
-        """
-        if len(columns) != len(self._columns):
-            return False
-        for index, (column, looks) in enumerate(zip(columns, self._columns, strict=True)):
-            if not (index >= 2 and self._are_still(index - 2, column)) and _looks(column) != looks:
-                return False
-        return True
-
-    def _are_still(self, index: int, column: Sequence[Tensor]) -> bool:
-        """Whether the states are the same tensors, where they were."""
-        kept = self._states[index]
-        return (
-            len(kept) == len(column)
-            and all(map(operator.is_, kept, column))
-            and list(map(Tensor.data_ptr, column)) == self._addresses[index]
-        )
-
-
-def _looks(column: Sequence[Tensor]) -> tuple:
-    return (
-        set(map(type, column)) - {torch.nn.Parameter, torch.nn.Buffer, Tensor},
-        list(map(Tensor.dtype.__get__, column)),  # type: ignore[attr-defined]
-        list(map(Tensor.device.__get__, column)),  # type: ignore[attr-defined]
-        list(map(Tensor.shape.__get__, column)),  # type: ignore[attr-defined]
-        list(map(Tensor.stride, column)),
-    )

@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -398,6 +400,51 @@ def test_groups_added_later():
         optimizer.step()
     assert model[3].weight.grad.sum(1).abs().max() < 1e-15
     assert torch.equal(head.weight.grad, torch.ones(3, 3))
+
+
+def _swap(model, i):
+    torch.utils.swap_tensors(model[i].weight, nn.Parameter(torch.randn_like(model[i].weight)))
+
+
+def _swap_two(model, i):
+    torch.utils.swap_tensors(model[i].weight, model[2 - i].weight)
+
+
+def _replace(model, i):
+    model[i].weight = nn.Parameter(torch.randn_like(model[i].weight))
+
+
+def _replace_the_layer(model, i):
+    model[i] = nn.Linear(4, 4)
+
+
+@given(st.lists(st.tuples(st.sampled_from([_swap, _swap_two, _replace, _replace_the_layer]), st.sampled_from([0, 2]))))
+@settings(max_examples=25)
+def test_in_backward_whatever_becomes_of_the_parameters(changes):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    calls = []
+    theirs = model[0].weight.register_hook(calls.append)
+    attached = gct.attach(None, model, where="gradient")
+
+    def means():
+        model.zero_grad()
+        calls.clear()
+        model(torch.randn(5, 4)).square().sum().backward()
+        return [model[i].weight.grad.mean(1).abs().max().item() for i in (0, 2)]
+
+    for change, i in changes:
+        change(model, i)
+        # Of 4 numbers of size below 1,000, whose mean is rounded like each of them.
+        assert max(means()) < 1e-3
+        assert len(calls) <= 1
+        assert "2 of the model's 4" in repr(attached)
+    # Of the model; of two layers and their parameters, as often as a layer was replaced; and what the last change left.
+    replaced = sum(change is _replace_the_layer for change, _ in changes)
+    assert len(attached._hooks._handles) <= 1 + 2 * (2 + replaced) + 2
+    theirs.remove()
+    attached.remove()
+    assert min(means()) > 1e-3
+    assert not calls
 
 
 def test_an_engine_that_puts_views_of_a_flat_parameter_in_their_place():
