@@ -29,7 +29,7 @@ UNITS = ("#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8")
 
 
 TEXTS = {"#2f7fc4": "blue", "#d9792b": "orange", "#808080": "grey"}
-"""Colours that texts have, and the variables of the page that say them with its own contrast."""
+"""Colours of texts, and the variables in which a page has its own of more contrast."""
 
 
 class Drawing:
@@ -65,7 +65,9 @@ def show(figure: matplotlib.figure.Figure, says: str) -> Drawing:
         r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font-stack, sans-serif)", svg
     )
     for colour, name in TEXTS.items():  # text needs more contrast than lines do
-        svg = re.sub(rf"(<text\b[^>]*fill: ){colour}", rf"\1var(--gc-{name}, {colour})", svg)
+        svg = re.sub(
+            rf"(<text\b[^>]*fill: ){colour}", rf"\1var(--gc-{name}, {colour})", svg
+        )
     # Names inside one picture are not to meet those of the next on the page.
     own = "d" + hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{own}-", svg)
