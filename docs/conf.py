@@ -1,4 +1,4 @@
-"""The site: `make docs` builds it into docs/_build/html. Neither building nor reading it asks the network."""
+"""The site: `make docs` builds it into docs/_build/html. Building and reading it work offline."""
 
 import re
 import sys

@@ -32,7 +32,7 @@ def word(value):
 
 def table(case):
     """A case as a Markdown table."""
-    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} numbers\n"]
+    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} elements\n"]
     lines += ["| peer | ms, median | ratio | 95 % interval | GB/s |", "|---|--:|--:|---|--:|"]
     for peer in case.seconds:
         low, high = case.interval(peer)

@@ -21,7 +21,7 @@ def test_tables_of_results(monkeypatch, tmp_path):
     case = harness.Case("net, Adam", "base", numbers=1000, tensors=3, floor=28000, seconds=seconds)
     harness.save("cpu_step", {"cpu": "some", "versions": {"numpy": "2"}}, [case])
     text = measured.tables()
-    assert "cpu some, numpy 2." in text and "3 tensors, 1,000 numbers" in text
+    assert "cpu some, numpy 2." in text and "3 tensors, 1,000 elements" in text
     assert "| base | 2.00 | 1 |  | 0.0 |" in text  # the median of 4, 1 and 2 ms
     assert "| ours | 1.00 | 0.50 |" in text
     assert "<svg" in text and "None of these was measured on a GPU" in text
