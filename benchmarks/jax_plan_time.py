@@ -2,7 +2,7 @@
 
 Writes `benchmarks/results/jax_plan_time.json`, by turns in one process. A plan is a trace, as `jit` makes one, and the
 reading of it. Of a function that was jitted the trace is kept, so that the plan and the first step make one between
-them: `plan_of_traced` is what is left then. The forward is taken compiled, on all cores; op by op, without `jit`; and as
+them: `reading` is what is left then. The forward is taken compiled, on all cores; op by op, without `jit`; and as
 it is the first time, when it is traced and compiled.
 """
 
@@ -69,11 +69,10 @@ class ResNet50(nn.Module):
         return nn.Dense(1000)(x.mean((1, 2)))
 
 
-def seconds(call: Callable[[], Any]) -> tuple[float, float]:
-    """On the clock, and of the processor: of all its cores together."""
-    start, busy = time.perf_counter(), time.process_time()
+def seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
     jax.block_until_ready(call())
-    return time.perf_counter() - start, time.process_time() - busy
+    return time.perf_counter() - start
 
 
 def measured(model: nn.Module, sample: jax.Array) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def measured(model: nn.Module, sample: jax.Array) -> dict[str, Any]:
     plan = lambda apply: gct.plan(params, apply=apply, batch=sample).rows and None  # noqa: E731
     parts: dict[str, Callable[[], Any]] = {
         "plan": lambda: plan(apply),
-        "plan_of_traced": lambda: plan(jitted),
+        "reading": lambda: plan(jitted),
         "trace": lambda: jax.make_jaxpr(lambda *args: apply(*args))(params, sample).consts and None,
         "forward": lambda: jitted(params, sample),
         "forward_op_by_op": lambda: apply(params, sample),
@@ -100,16 +99,13 @@ def measured(model: nn.Module, sample: jax.Array) -> dict[str, Any]:
     plan(apply)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    result: dict[str, Any] = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}
-    for at, clock in enumerate(("seconds", "processor_seconds")):
-        result[clock] = {name: statistics.median(one[name][at] for one in rounds) for name in parts}
-    for name in ("plan", "plan_of_traced"):
-        result[f"{name}_over"] = {
-            forward: statistics.median(one[name][0] / one[forward][0] for one in rounds)
-            for forward in parts
-            if forward.startswith("forward")
-        }
-    return {**result, "peak_python_megabytes": peak / 1e6}
+    pairs = [(a, b) for a in ("plan", "reading") for b in parts if b.startswith("forward")]
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        **{f"{name}_seconds": statistics.median(one[name] for one in rounds) for name in parts},
+        **{f"{a}_over_{b}": statistics.median(one[a] / one[b] for one in rounds) for a, b in pairs},
+        "peak_python_megabytes": peak / 1e6,
+    }
 
 
 if __name__ == "__main__":
