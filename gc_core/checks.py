@@ -1,7 +1,7 @@
 """Argument checks and their error texts, said once for every package.
 
 Each check raises before anything is computed or changed, and names the argument, what it was, and what it must be:
-`TypeError` for a thing of the wrong kind, `ValueError` for a wrong value. Checks of numbers give the number back as a
+`TypeError` for a thing of the wrong type, `ValueError` for a wrong value. Checks of numbers give the number back as a
 plain Python float, so that no caller's scalar type can widen a result.
 """
 

@@ -195,7 +195,7 @@ class SGD(Optimizer):
         seed: of the random numbers.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import numpy as np
     >>> params = {"w": np.array([[1.0, 3.0]]), "b": np.array([1.0])}
@@ -258,7 +258,7 @@ class Adam(Optimizer):
         low_precision, seed: see `SGD`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import numpy as np
     >>> params = {"w": np.array([[1.0, 3.0]])}
@@ -312,7 +312,7 @@ class AdamW(Adam):
         low_precision, seed: see `SGD`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import numpy as np
     >>> params = {"w": np.array([[2.0, 4.0]])}

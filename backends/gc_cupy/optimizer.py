@@ -49,7 +49,7 @@ class SGD(InPlace, core.SGD):
         lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on: see `sgdm_update`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import cupy as cp
     >>> params = {"w": cp.array([[1.0, 3.0]]), "b": cp.array([1.0])}
@@ -80,7 +80,7 @@ class Adam(InPlace, core.Adam):
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import cupy as cp
     >>> params = {"w": cp.array([[1.0, 3.0]])}
@@ -112,7 +112,7 @@ class AdamW(Adam, core.AdamW):
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`; weight_decay is 0.01 as in PyTorch.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> import cupy as cp
     >>> params = {"w": cp.array([[2.0, 4.0]])}

@@ -1,10 +1,22 @@
 """Gradient Centralization for PyTorch, under the names that `gc_core` has.
 
-`SGD`, `Adam` and `AdamW` replace those of `torch.optim` (page `optimizer`); `plan` says what they will do to a model
-(page `plan`). The updates as pure functions, for reading and for optimizers of your own: `operator`, `sgdm`, `adam`.
+`SGD`, `Adam` and `AdamW` replace those of `torch.optim` (module `optimizer`); `plan` says what they will do to a model
+(module `plan`). The updates as pure functions, for reading and for optimizers of your own: `operator`, `sgdm`, `adam`.
 """
 
-from gc_core import AdamState, GCWarning, Plan, Proof, Reason, Row, SGDMState, View, Why, __version__, fan_in_axes
+from gc_core import (
+    AdamState,
+    GCWarning,
+    Plan,
+    Reason,
+    Row,
+    SGDMState,
+    Verification,
+    View,
+    Why,
+    __version__,
+    fan_in_axes,
+)
 from gc_torch import compat  # noqa: F401  first: it says which PyTorch is needed
 from gc_torch.adam import adam_init, adam_update
 from gc_torch.arrays import from_numpy, to_numpy
@@ -26,7 +38,7 @@ __all__ = [
     "GCWarning",
     "ModelPlan",
     "Plan",
-    "Proof",
+    "Verification",
     "Reason",
     "Recorder",
     "Report",

@@ -1,4 +1,4 @@
-"""What steps have prepared, for later steps that do the same with tensors that are alike (page `signature`).
+"""What steps have prepared, for later steps that do the same with tensors that are alike (module `signature`).
 
 Most of a step's time on the host goes by where there are many small tensors: what can differ from one step to the next
 is looked at, all of it, and nothing else. Of each group a few preparations are kept, for gradients that come in turns

@@ -1,4 +1,4 @@
-"""The steps of SGD and Adam with GC on a GPU: one Triton kernel over all tensors of a table (page `table`).
+"""The steps of SGD and Adam with GC on a GPU: one Triton kernel over all tensors of a table (module `table`).
 
 Before it, for Adam, a small one counts the steps and computes the bias corrections of each tensor. What they read of
 the tensors, the table and a list of work, is uploaded when it has changed, without waiting for it.

@@ -29,8 +29,8 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
         gc_on: "gradient" (the paper), "update" (the step is centralized instead), or None: no GC, and PyTorch's
             results to the last bit. An option of a group like any other.
         plan: from `gc_torch.plan(model)`: which axes of which parameter. Without one, it is found for each parameter by
-            the living module that owns it; where none does, by the rule "out_first", with a warning. "out_first" means
-            that rule for all, without one. No state_dict contains or changes it.
+            the module in memory that owns it; where none does, by the rule "out_first", with a warning. "out_first"
+            means that rule for all, without one. No state_dict contains or changes it.
         low_precision: how weights in float16 and bfloat16 are rounded; an option of a group. None: to the nearest, as
             in PyTorch. "kahan": compensated summation, with a state more, `compensation`. "stochastic": up or down at
             random. Parameters of other dtypes need neither, and have nothing of it. See docs/precision.md.
@@ -38,7 +38,7 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
             of a group.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> from torch import nn
     >>> layer = nn.Linear(3, 1, bias=False)
@@ -201,7 +201,7 @@ class Adam(_AdamSteps, torch.optim.Adam):
         foreach, maximize, capturable, differentiable, fused: as in PyTorch.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> from torch import nn
     >>> layer = nn.Linear(3, 1, bias=False)
@@ -260,7 +260,7 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable, differentiable, fused: as in PyTorch.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or value.
+        TypeError, ValueError: an argument is of the wrong type or value.
 
     >>> from torch import nn
     >>> layer = nn.Linear(3, 1, bias=False)

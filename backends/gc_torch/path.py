@@ -34,7 +34,7 @@ _compiled: set[tuple[str, str, torch.dtype]] = set()
 
 
 class Missing(Enum):
-    """Why there is no kernel, and PyTorch's own step is taken."""
+    """Why there is no kernel, and PyTorch's own step is used."""
 
     ABSENT = "without {name}, which is not installed: pip install {name} makes it faster"
     SWITCHED_OFF = "without {name}, which {setting} switches off: unset it, and it is faster"
@@ -99,7 +99,7 @@ def is_ready(kernel: ModuleType, kind: str, dtype: torch.dtype) -> bool:
 def _give_up(page: str, name: str, error: Exception) -> None:
     _loaded.setdefault(page, None)
     _missing[page] = Why(Missing.BROKEN, name=name, error=f"{type(error).__name__}: {error}"[:300])
-    warnings.warn(f"PyTorch's own step is taken, {_missing[page]}", GCWarning, stacklevel=2)
+    warnings.warn(f"PyTorch's own step is used, {_missing[page]}", GCWarning, stacklevel=2)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from gc_torch import low_precision, path, prepare, sharded
 
 
 def optimizer(one: Any, plain: str) -> str:
-    """How an optimizer prints: as in PyTorch, and then what GC does in each group, and by which path it is carried.
+    """How an optimizer prints: as in PyTorch, and then what GC does in each group, and by which implementation.
 
     Args:
         one: the optimizer.
@@ -24,20 +24,20 @@ def optimizer(one: Any, plain: str) -> str:
         rows = one._rows(i, shapes=True)
         params = [sharded.local(p) for p in group["params"]]
         first, otherwise = path.choose(group, params)
-        taken = set()
+        found = set()
         for whole, p, row in zip(group["params"], params, rows, strict=True):
             kernel = None
             if first == path.FUSED:
                 kernel = prepare.kernel_for(one.kind, group, p, sharded.row_of_shard(whole, row), p, (), ready=False)
             if kernel is not None:
-                taken.add(kernel[0].NAME)
+                found.add(kernel[0].NAME)
             elif first == path.FUSED and not path.fused_is_right(one.kind, p, (), widened=not path.is_plain(group)):
-                taken.add(otherwise)
+                found.add(otherwise)
             else:
-                taken.add(first)
-        why = path.why_no_kernel(group, params) if path.FUSED in taken else None
-        paths = ", ".join(sorted(taken)) + (f" ({why})" if why else "")
-        lines.append(f"Group {i}: {_gc(group, rows)}; path: {paths}\n")
+                found.add(first)
+        why = path.why_no_kernel(group, params) if path.FUSED in found else None
+        used = ", ".join(sorted(found)) + (f" ({why})" if why else "")
+        lines.append(f"Group {i}: {_gc(group, rows)}; implementation: {used}\n")
         if said := low_precision.said(group, params):
             lines.append(f"  {said}\n")
     if "_in_backward" in vars(one):
@@ -58,17 +58,17 @@ def warn_of_guesses(rows: Sequence[Row], stacklevel: int) -> None:
     """Say for which parameters nothing but their shape was known."""
     if rows:
         warnings.warn(
-            f"GC applies the rule 'out_first' to {_names(rows)}, by shape alone: no living module owns "
-            f"{'it' if len(rows) == 1 else 'them'}. The rule is wrong for transposed convolutions, embeddings and "
-            "weights stored (in, out). Give the model, or plan=gc_torch.plan(model); or plan='out_first', which means "
-            "this rule and is silent",
+            f"GC applies the rule 'out_first' to {_names(rows)}, by shape alone: the layer that owns "
+            f"{'it' if len(rows) == 1 else 'them'} was not found. The rule is wrong for transposed convolutions, "
+            "embeddings and weights stored (in, out). Give the model, or plan=gc_torch.plan(model); or "
+            "plan='out_first', which means this rule and is silent",
             GCWarning,
             stacklevel=stacklevel,
         )
 
 
 def warn_of_lost(rows: Sequence[Row], stacklevel: int) -> None:
-    """Say which parameters GC no longer applies to, for their layer has become one that nobody knows."""
+    """Say which parameters GC no longer applies to, whose layer has become one of an unknown class."""
     if rows:
         warnings.warn(
             f"GC no longer applies to {_names(rows)}: {rows[0].why}. If it is still the weight, say so: "

@@ -145,7 +145,7 @@ def _run(
     fake: bool,
 ) -> Trace:
     trace = Trace(parameters, known, quiet_tensors(model))
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    mode = leftovers.Shapes() if fake else None
     try:
         _watch(trace, model, parameters, call, mode)
     except BaseException:

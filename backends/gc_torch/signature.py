@@ -2,7 +2,7 @@
 
 What it is made from: the options of the group, the row of the plan of each parameter, which of them have a gradient,
 and of each parameter, gradient and state the class, dtype, device, shape, strides, and where it lies in how much
-storage, so that what was proven of its memory (page `memory`) is so still. Addresses are read anew in every step.
+storage, so that what was checked of its memory (module `memory`) is so still. Addresses are read anew in every step.
 
 Nothing else is remembered from step to step, and nothing here keeps a tensor alive.
 """

@@ -1,6 +1,6 @@
 """PyTorch's own steps with GC: they are given temporaries, so that a gradient with GC is nowhere stored for long.
 
-Parameters are taken piece by piece (page `pieces`). On a CPU the temporaries of a piece stay in the cache from when
+Parameters are taken piece by piece (module `pieces`). On a CPU the temporaries of a piece stay in the cache from when
 they are written until the step has read them.
 """
 

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 import gc_core
 from gc_conformance import PROPERTIES, run
 
@@ -26,8 +28,19 @@ def test_gc_core():
     assert absent == {"errors.complex_refused_by_name"} | switch  # complex numbers are taken
 
 
-def test_the_modules_as_they_are():
-    for package in ("gc_core", "gc_torch"):
-        result = run(package, level="contract", profile="quick")
-        assert failures(result) == []
-        assert {one.chapter for one in result.passed} >= {"operator", "numerics", "sgdm", "adam", "theory", "errors"}
+# What its functions do is judged above: here, that the module is a port as it is.
+SOME = (
+    "operator.definition",
+    "numerics.large_mean",
+    "sgdm.rule",
+    "adam.rule",
+    "theory.matrix_form",
+    "errors.axis_repeated",
+)
+
+
+@pytest.mark.parametrize(("package", "only"), [("gc_core", SOME), ("gc_torch", None)])
+def test_the_modules_as_they_are(package, only):
+    result = run(package, level="contract", profile="quick", only=only)
+    assert failures(result) == []
+    assert {one.chapter for one in result.passed} >= {"operator", "numerics", "sgdm", "adam", "theory", "errors"}
