@@ -2,7 +2,7 @@
 
 What it is made from: the options of the group, the row of the plan of each parameter, which of them have a gradient,
 and of each parameter, gradient and state the class, dtype, device, shape, strides, and where it lies in how much
-storage, so that what was proven of its memory (page `memory`) is so still. Addresses are read anew in every step.
+storage, so that what was checked of its memory (module `memory`) is so still. Addresses are read anew in every step.
 
 Nothing else is remembered from step to step, and nothing here keeps a tensor alive.
 """
@@ -17,7 +17,7 @@ from gc_torch import compat, memory, path
 from gc_torch.arrays import given
 
 # The options of a group that decide what is done with its parameters; of these only whether there is one.
-OPTIONS = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
+OPTIONS = ("gc_on", "low_precision", "seed", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
 WHETHER = ("momentum", "weight_decay")
 
 

@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "<!-- the measured tables -->"
 COMPUTED, COMPUTED_MARK = "computed_gpu", "<!-- the computed table -->"
+# What a file is about; one that is not named here is called by its name.
+HEADINGS = {
+    "cpu_jax_step": "A step in JAX, on a CPU",
+    "cpu_step": "A step in PyTorch, on a CPU",
+    "plan_time": "Making a plan",
+}
 
 
 def words(about):
@@ -26,7 +32,7 @@ def word(value):
 
 def table(case):
     """A case as a Markdown table."""
-    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} numbers\n"]
+    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} elements\n"]
     lines += ["| peer | ms, median | ratio | 95 % interval | GB/s |", "|---|--:|--:|---|--:|"]
     for peer in case.seconds:
         low, high = case.interval(peer)
@@ -84,6 +90,11 @@ def by_model(found, first="model"):
     return "\n".join(lines)
 
 
+def heading(file):
+    """What a file of results is about."""
+    return HEADINGS.get(file.stem, file.stem.replace("_", " ").replace("-", " "))
+
+
 def tables():
     """All results, file by file; Markdown."""
     from benchmarks import harness
@@ -92,7 +103,7 @@ def tables():
     text = []
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))
-        text.append(f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n")
+        text.append(f"## {heading(file)}\n")
         if "about" not in found:  # what plans cost
             text.append(f"{by_model(found)}\n")
             continue

@@ -253,7 +253,7 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(dtype, where):
 
 def test_accumulation_commutes():
     model, other = network(), network()
-    gct.attach(None, model, where="gradient")
+    gct.attach(None, model, where="backward")
     gct.attach(optimizer := torch.optim.SGD(other.parameters(), lr=0.0), other)
     for x, y in zip(X.split(3), Y.split(3), strict=True):
         loss_of(model, x, y).backward()
@@ -278,7 +278,7 @@ def test_stepping_twice_on_one_gradient_changes_nothing_more():
 
 def test_clipping_in_both_orders():
     model, other = network(), network()
-    gct.attach(torch.optim.SGD(model.parameters(), lr=0.1), model, where="gradient")
+    gct.attach(torch.optim.SGD(model.parameters(), lr=0.1), model, where="backward")
     gct.attach(optimizer := torch.optim.SGD(other.parameters(), lr=0.1), other)
     backward(model)
     centralized = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)  # after GC
@@ -468,7 +468,7 @@ def test_an_engine_that_puts_views_of_a_flat_parameter_in_their_place():
             return self.module(x)
 
     model, other = network(), network()
-    attached = gct.attach(None, model, where="gradient")
+    attached = gct.attach(None, model, where="backward")
     flat = Flat(model)
     for _ in range(2):
         flat.zero_grad()
@@ -507,14 +507,14 @@ def sgd(model):
     [
         (lambda m: (gct.SGD(m, lr=0.1), m), ValueError, ["gc_torch.SGD centralizes by itself", "torch.optim.SGD"]),
         (lambda m: (gct.AdamW(m), m), ValueError, ["gc_torch.AdamW centralizes by itself", "plan="]),
-        (lambda m: (NoHooks(sgd(m)), m), TypeError, ["NoHooks runs no step hooks", 'where="gradient"']),
+        (lambda m: (NoHooks(sgd(m)), m), TypeError, ["NoHooks runs no step hooks", 'where="backward"']),
         (lambda m: (m, sgd(m)), TypeError, ["model must be a torch.nn.Module", "SGD"]),
         (lambda m: ("adam", m), TypeError, ["optimizer must be a torch.optim.Optimizer", "str"]),
         (lambda m: (None, m), TypeError, ["optimizer must be", "NoneType"]),
         (lambda m: (sgd(m), m, {"nothing": 1}), ValueError, ["'nothing' matches no parameter"]),
         (lambda m: (sgd(m), m, {"*": None}), ValueError, ["nothing to centralize", "6 parameters", "0.weight"]),
         (lambda m: (torch.optim.SGD([m[0].bias], 0.1), m), ValueError, ["nothing to centralize", "1 parameters"]),
-        (lambda m: (sgd(network()), m), ValueError, ["none of the model's 6", "(4, 3, 3)", 'where="gradient"']),
+        (lambda m: (sgd(network()), m), ValueError, ["none of the model's 6", "(4, 3, 3)", 'where="backward"']),
     ],
 )
 def test_what_cannot_be_attached(arguments, error, words):
@@ -533,7 +533,7 @@ def test_what_cannot_be_attached(arguments, error, words):
         (dict(where=None), TypeError, "where must be one of 'step', 'gradient'; got None"),
         (dict(plan=[]), TypeError, "plan must be what gc_torch.plan"),
         (dict(plan=gct.plan(network()), overrides={}), TypeError, "give overrides to the plan"),
-        (dict(where="gradient", overrides={"*": None}), ValueError, "nothing to centralize among the model's"),
+        (dict(where="backward", overrides={"*": None}), ValueError, "nothing to centralize among the model's"),
     ],
 )
 def test_options_that_are_wrong(options, error, words):
@@ -566,7 +566,7 @@ def test_two_optimizers_of_one_model():
     second.step()
     assert model[3].weight.grad.sum(1).abs().max() < 1e-15
     with pytest.raises(ValueError, match="attached already"):
-        gct.attach(None, model, where="gradient"), gct.attach(None, model, where="gradient")
+        gct.attach(None, model, where="backward"), gct.attach(None, model, where="backward")
 
 
 def test_a_sparse_gradient_is_an_error_before_anything_changes():

@@ -43,7 +43,7 @@ An option at its default is not passed (`stored` always is).
                                        weight_norm.magnitude            out one                         none
                                        spectral_norm.original           out in                          in
                                        orthogonal.original              out in                          none
-    unknown (a raw parameter of a module nobody knows)                  a b                             none
+    unknown (owned directly by a custom module)                         a b                             none
 
 1-d kernels are stored with "w" alone, 2-d with "h w", 3-d with "d h w".
 """
@@ -489,7 +489,7 @@ ROWS = (
         ((5, 3), (4, 4)),
         ({"part": "orthogonal.original"},),
     ),
-    Row("unknown", "A raw parameter of a module nobody knows: no GC.", "unknown", "a b", "", ((3, 4), (4, 2))),
+    Row("unknown", "A parameter owned directly by a custom module: no GC.", "unknown", "a b", "", ((3, 4), (4, 2))),
 )
 
 

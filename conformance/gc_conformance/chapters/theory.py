@@ -49,8 +49,8 @@ def projection_identities(port: Port, case: Gradient) -> None:
     n = case.grad.shape[0]
     matrix = _matrix(port, n)
     p, slack = decimals(matrix), 3 * n * _roundoff(matrix)
-    for name, defect in (("P P - P", p.dot(p) - p), ("P - P'", p - p.T), ("P 1", p.sum(1))):
-        require(bool(np.all(abs(defect) <= slack)), f"{name} is not zero", f"port.projection_matrix({n})")
+    for name, residual in (("P P - P", p.dot(p) - p), ("P - P'", p - p.T), ("P 1", p.sum(1))):
+        require(bool(np.all(abs(residual) <= slack)), f"{name} is not zero", f"port.projection_matrix({n})")
 
 
 @property("theory.matrix_form", needs=("centralize", "projection_matrix"), cases=_sizes)
