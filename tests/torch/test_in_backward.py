@@ -193,7 +193,7 @@ def test_what_is_refused_at_once():
         with pytest.raises(error) as raised:
             gct.step_in_backward(model, optimizer)
         assert said in str(raised.value)
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
         gct.step_in_backward(params, gct.SGD(model, lr=0.1))
     attached = torch.optim.SGD(params, lr=0.1)
     gct.attach(attached, model)

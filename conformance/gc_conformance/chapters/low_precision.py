@@ -1,6 +1,6 @@
 """Weights in float16 and bfloat16 that train: optimizer(kind, params, axes, low_precision=…, seed=…).
 
-A port declares what it has by `low_precision`, a tuple with "kahan" and "stochastic" among its names, and is judged by
+A port declares what it has by `rounding`, a tuple with "kahan" and "stochastic" among its names, and is judged by
 it in those of the two dtypes that it claims. `optimizer` is then given low_precision="kahan", or "stochastic" with a
 seed, for "sgd" without momentum. The properties are part of the chapter `optimizer`.
 
