@@ -113,7 +113,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 	@touch $@
 
 # Libraries that we do not depend on live in an environment of their own.
-.venv-ports/.ready: .venv/.build examples/ports/requirements.txt
+.venv-ports/.ready: .venv/.build examples/ports/requirements.txt examples/ports/without_dependencies.txt
 	$(PY) -m venv --clear .venv-ports
 	$(subst $(PY),$(PORTS),$(PIP)) hatchling
 	$(subst $(PY),$(PORTS),$(PIP)) --no-build-isolation --editable '.[conformance]' --requirement examples/ports/requirements.txt

@@ -171,7 +171,7 @@ def show(title: str, cases: Iterable[Case]) -> None:
             table.add_row(
                 case.name if i == 0 else "",
                 peer,
-                f"{1000 * case.median(peer):.2f}",
+                f"{1000 * case.median(peer):.3f}",
                 "1" if peer == case.base else f"{case.ratio(peer):.2f}",
                 "" if peer == case.base else f"{low:.2f}–{high:.2f}",
                 f"{case.floor / case.median(peer) / 1e9:.1f}",

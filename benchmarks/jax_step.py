@@ -148,7 +148,7 @@ def case(name: str, shapes: list[Shape], layout: str, dtype: str, kind: str, rou
 
 
 def copy_bandwidth(numbers: int) -> float:
-    """Bytes a second, read and written, of x + 1 over that many float32 numbers."""
+    """Bytes a second, read and written, of x + 1 over so many float32 elements into an array that is new each time."""
     source = jnp.zeros(numbers)
     copy = jax.jit(lambda x: x + 1.0)
     times = harness.measure({"": lambda: copy(source).block_until_ready()}, 20)[""]
@@ -168,7 +168,11 @@ def main() -> None:
         for dtype in arguments.dtypes
         for kind in ("SGD", "Adam")
     ]
-    about = {**harness.machine(), "device": str(jax.devices()[0]), "copy bytes a second": copy_bandwidth(1 << 26)}
+    about = {
+        **harness.machine(),
+        "device": str(jax.devices()[0]),
+        "bytes a second of x + 1 into a new array": copy_bandwidth(1 << 26),
+    }
     harness.show("gc_jax under jit, buffers donated", cases)
     print(harness.save(NAME, about, cases).relative_to(harness.RESULTS.parents[1]))
 

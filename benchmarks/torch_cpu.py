@@ -160,6 +160,40 @@ def case(name: str, shapes: list[Shape], kind: str, rounds: int, *, all_of_them:
     return Case(f"{name}, {kind}", BASE, numbers, len(shapes), 4 * numbers * PASSES[kind], seconds, extra)
 
 
+PLAIN = "torch, nothing asked for"
+
+
+def small(tensors: int, kind: str, rounds: int) -> Case:
+    """A model so small that the host's time is all: seconds of one step, of as many that a round takes milliseconds.
+
+    On one thread, as it is stepped on beside other work.
+    """
+    model = Model([out_first(32, 32), Shape((32,))] * (tensors // 2))
+    steps = peers(model, kind, all_of_them=False)
+    for peer, step in steps.items():
+        check(model, kind, peer, step)
+    steps[PLAIN] = getattr(torch.optim, kind)(model.params, **HYPER[kind]).step
+    times = max(1, 600 // tensors)
+
+    def repeated(step: Callable[[], Any]) -> Callable[[], None]:
+        def call() -> None:
+            for _ in range(times):
+                step()
+
+        return call
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = harness.measure({peer: repeated(step) for peer, step in steps.items()}, rounds)
+    finally:
+        torch.set_num_threads(threads)
+    seconds = {peer: [one / times for one in all_of_it] for peer, all_of_it in found.items()}
+    numbers = sum(one.numbers for one in model.shapes)
+    name = f"{tensors:,} small tensors, one thread, {kind}"
+    return Case(name, BASE, numbers, tensors, 4 * numbers * PASSES[kind], seconds)
+
+
 def parts(rounds: int) -> dict[str, Callable[[], list[Case]]]:
     tiny = [out_first(10, 100)]
 
@@ -170,6 +204,7 @@ def parts(rounds: int) -> dict[str, Callable[[], list[Case]]]:
         "resnet50": model("ResNet-50"),
         "vit": model("ViT-B/16"),
         "gpt2": model("GPT-2 124M"),
+        "small": lambda: [small(n, kind, 3 * rounds) for n in (6, 150, 2000) for kind in ("SGD", "Adam")],
         "tiny": lambda: [case("2,000 tensors of 1,000", tiny * 2000, kind, 3 * rounds) for kind in HYPER],
         "sizes": lambda: [
             case(f"{n}M numbers", [out_first(1024, 1024)] * n, "Adam", rounds, all_of_them=False)

@@ -1,4 +1,4 @@
-"""The site: `make docs` builds it into docs/_build/html. Neither building nor reading it asks the network."""
+"""The site: `make docs` builds it into docs/_build/html. Building and reading it work offline."""
 
 import re
 import sys
@@ -29,7 +29,11 @@ extensions = [
 exclude_patterns = ["_build", "extensions"]
 nitpicky = True
 # What is not ours is documented elsewhere, and elsewhere is the network.
-nitpick_ignore_regex = [("py:.*", r"(?!gc_(core|torch|jax|cupy|conformance)\b).*"), ("py:obj", r".*\(.*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!gc_(core|torch|jax|cupy|conformance)\b).*"),
+    ("py:obj", r".*\(.*"),
+    ("py:class", r"gc_\w+\.\w+\.\w+"),  # in signatures: types of modules that are not public
+]
 suppress_warnings = ["myst.strikethrough"]
 
 # ---- Pages
@@ -42,7 +46,9 @@ html_math_renderer = "mathml"
 
 default_role = "py:obj"
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 80
 autodoc_default_options = {"members": True}
 napoleon_custom_sections = [("Attributes", "params_style"), "Formula", "Source"]
 napoleon_use_rtype = False
@@ -50,10 +56,10 @@ napoleon_use_rtype = False
 # ---- Looks
 
 html_theme = "furo"
-html_title = project
+html_title = f"{project} {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_js_files = [("projection.js", {"defer": "defer"})]
+html_js_files = [(name, {"defer": "defer"}) for name in ("copy.js", "projection.js", "sliders.js")]
 html_show_sphinx = False
 html_copy_source = False
 html_show_search_summary = False  # it would be fetched, which browsers refuse for files

@@ -13,7 +13,7 @@ from gc_core.layouts import View, fan_in_axes
 from gc_core.operator import centralize, projection_matrix
 from gc_core.optimizer import SGD, Adam, AdamW
 from gc_core.plan import Plan, Row
-from gc_core.reasons import GCWarning, Proof, Reason, Why
+from gc_core.reasons import GCWarning, Reason, Verification, Why
 from gc_core.sgdm import SGDMState, sgdm_init, sgdm_update
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ __all__ = [
     "AdamW",
     "GCWarning",
     "Plan",
-    "Proof",
+    "Verification",
     "Reason",
     "Row",
     "SGDMState",

@@ -109,7 +109,7 @@ def adam_update(
         The new weight and the new state, of w's shape and dtype; the arguments are unchanged.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong type.
         ValueError: shapes or dtypes differ, a value is out of its range, or amsgrad lacks its state.
 
     >>> import numpy as np

@@ -1,7 +1,7 @@
 """Argument checks and their error texts, said once for every package.
 
 Each check raises before anything is computed or changed, and names the argument, what it was, and what it must be:
-`TypeError` for a thing of the wrong kind, `ValueError` for a wrong value. Checks of numbers give the number back as a
+`TypeError` for a thing of the wrong type, `ValueError` for a wrong value. Checks of numbers give the number back as a
 plain Python float, so that no caller's scalar type can widen a result.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PLACES = ("gradient", "update")
+WAYS = ("kahan", "stochastic")  # to round weights of a narrow dtype, see `low_precision`
 
 
 class Framework(NamedTuple):
@@ -151,6 +152,24 @@ def place(gc_on: Any, *, optional: bool = False) -> None:
         raise TypeError(f"gc_on must be one of {wanted}; got {gc_on!r}")
     if gc_on not in PLACES:
         raise ValueError(f"gc_on must be one of {wanted}; got {gc_on!r}")
+
+
+def low_precision(way: Any) -> None:
+    """Refuse what is not a way to round weights of a narrow dtype, nor None."""
+    wanted = ", ".join(map(repr, WAYS)) + ", or None to round to the nearest"
+    if way is not None and not isinstance(way, str):
+        raise TypeError(f"low_precision must be one of {wanted}; got {way!r}")
+    if way is not None and way not in WAYS:
+        raise ValueError(f"low_precision must be one of {wanted}; got {way!r}")
+
+
+def seed(value: Any) -> int:
+    """An int of 64 bits, which a generator is started with."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"seed must be an int from 0 to 2**64 - 1; got {value!r}")
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"seed must be an int from 0 to 2**64 - 1; got {value!r}")
+    return int(value)
 
 
 def sgdm(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gc_core import checks, layouts
 from gc_core.output import printable
 from gc_core.patterns import collapsed
-from gc_core.reasons import Proof, Reason, Why, name_of, reason_of
+from gc_core.reasons import Reason, Verification, Why, name_of, reason_of
 
 Overrides = Mapping[str, int | tuple[int, ...] | layouts.View | None]
 
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     view: tuple[int, ...]  # as GC sees it: a reshape of the stored shape, nearly always the same
     axes: tuple[int, ...] | None  # fan-in axes of the view; None: the gradient is left alone
     why: str
-    proof: str = ""  # what running the model has shown of it; empty if nobody asked
+    verification: str = ""  # what running the model has shown of it; empty if nobody asked
     frozen: bool = False  # it does not train
 
     @property
@@ -83,11 +83,11 @@ class Plan(Mapping[str, Row]):
         return len(self.rows)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows as plain data, for JSON or a data frame: of `why` and `proof` the sentence, and its reason's name.
+        """The rows as plain data, of `why` and `verification` the sentence and its reason's name.
 
         >>> layout = layouts.out_first((10, 64))
         >>> one = Plan([Row("fc.weight", (10, 64), *layout)]).to_dicts()[0]
-        >>> one["why"], one["reason"], one["proof"], one["shown"]
+        >>> one["why"], one["reason"], one["verification"], one["shown"]
         ('stored (out, in…)', 'STORED', '', None)
         """
         return [
@@ -95,8 +95,8 @@ class Plan(Mapping[str, Row]):
                 **row._asdict(),
                 "why": str(row.why),
                 "reason": name_of(row.why),
-                "proof": str(row.proof),
-                "shown": name_of(row.proof),
+                "verification": str(row.verification),
+                "shown": name_of(row.verification),
                 "fan_in": row.fan_in,
             }
             for row in self.rows
@@ -168,12 +168,12 @@ class Plan(Mapping[str, Row]):
             f"GC applies to {len(on)} of {of} tensors ({size_on:,} of {size:,} elements): per output unit, the "
             "gradient's mean over the listed axes is subtracted."
         )
-        shown = {reason_of(row.proof) for row in self.rows if row.proof}
-        if shown - {Proof.READ, Proof.NOT_REACHED} or shown == {Proof.NOT_REACHED}:
-            verified = sum(reason_of(row.proof) in (Proof.VERIFIED, Proof.PARTLY) for row in on)
+        shown = {reason_of(row.verification) for row in self.rows if row.verification}
+        if shown - {Verification.READ, Verification.NOT_REACHED} or shown == {Verification.NOT_REACHED}:
+            verified = sum(reason_of(row.verification) in (Verification.VERIFIED, Verification.PARTLY) for row in on)
             head += f" Running the model has verified {verified} of these {len(on)}."
-        elif Proof.READ in shown:
-            read = sum(reason_of(row.proof) is Proof.READ for row in self.rows)
+        elif Verification.READ in shown:
+            read = sum(reason_of(row.verification) is Verification.READ for row in self.rows)
             head += f" {read} of {len(self.rows)} were read from what the model does with the batch."
         return head
 
@@ -184,9 +184,9 @@ def _overridden(row: Row, pattern: str, value: Any) -> Row:
         if math.prod(value.shape) != math.prod(row.shape) or min(value.shape, default=0) < 0:
             raise ValueError(f"overrides[{pattern!r}]: {row.name} of shape {row.shape} cannot be seen as {value.shape}")
         axes = checks.axis(value.axes, value.shape, f"overrides[{pattern!r}]")
-        return row._replace(view=value.shape, axes=axes, why=why, proof="")
+        return row._replace(view=value.shape, axes=axes, why=why, verification="")
     axes = checks.axis(value, row.shape, f"overrides[{pattern!r}] for {row.name!r}:")
-    return row._replace(view=row.shape, axes=axes, why=why, proof="")
+    return row._replace(view=row.shape, axes=axes, why=why, verification="")
 
 
 def _cells(shown: tuple[str, list[Row]]) -> tuple[str, ...]:
@@ -194,8 +194,8 @@ def _cells(shown: tuple[str, list[Row]]) -> tuple[str, ...]:
     name += f" ({len(others) + 1} alike)" if others else ""
     shape = "×".join(map(str, row.shape)) or "scalar"
     why = f"{row.why} (frozen)" if row.frozen else row.why
-    said = row.proof and reason_of(row.proof) is not Proof.READ
-    return name, shape, row.mean_over, f"{why}; {row.proof}" if said else why
+    said = row.verification and reason_of(row.verification) is not Verification.READ
+    return name, shape, row.mean_over, f"{why}; {row.verification}" if said else why
 
 
 def _aligned(table: list[tuple[str, ...]], width: int) -> list[str]:

@@ -88,7 +88,7 @@ def sgdm_update(
         The new weight and the new state, of w's shape and dtype; the arguments are unchanged.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong type.
         ValueError: shapes or dtypes differ, or a value is out of its range.
 
     >>> import numpy as np

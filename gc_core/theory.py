@@ -22,7 +22,7 @@ Gradient = Callable[[np.ndarray], np.ndarray]
 class Sides(NamedTuple):
     """The two sides of a statement.
 
-    >>> Sides(np.array([1.0, 2.0]), np.array([1.0, 2.5])).defect
+    >>> Sides(np.array([1.0, 2.0]), np.array([1.0, 2.5])).residual
     0.5
     """
 
@@ -30,7 +30,7 @@ class Sides(NamedTuple):
     right: Any
 
     @property
-    def defect(self) -> float:
+    def residual(self) -> float:
         """The largest difference between the sides: rounding, where the statement is an equation and holds."""
         return float(np.max(np.abs(np.subtract(self.left, self.right)), initial=0.0))
 
@@ -56,7 +56,7 @@ def vector_form_is_matrix_form(grad: np.ndarray) -> Sides:
 def projecting_twice_is_projecting_once(n: int) -> Sides:
     """P² = P for a fan-in of n: what is centralized already stays as it is.
 
-    >>> projecting_twice_is_projecting_once(4).defect
+    >>> projecting_twice_is_projecting_once(4).residual
     0.0
 
     Source: below equation 2.
@@ -68,7 +68,7 @@ def projecting_twice_is_projecting_once(n: int) -> Sides:
 def projection_is_symmetric(n: int) -> Sides:
     """Pᵀ = P for a fan-in of n: the projection is orthogonal.
 
-    >>> projection_is_symmetric(4).defect
+    >>> projection_is_symmetric(4).residual
     0.0
 
     Source: below equation 2.
@@ -80,7 +80,7 @@ def projection_is_symmetric(n: int) -> Sides:
 def projection_removes_its_normal(n: int) -> Sides:
     """P e = 0 for a fan-in of n: nothing is left of the direction of equal elements.
 
-    >>> projection_removes_its_normal(4).defect
+    >>> projection_removes_its_normal(4).residual
     0.0
 
     Source: below equation 2.
@@ -105,7 +105,7 @@ def gc_commutes_with_averaging(grads: Sequence[np.ndarray]) -> Sides:
 
     Formula: Φ((1/K) Σ_k g_k) = (1/K) Σ_k Φ(g_k).
 
-    >>> gc_commutes_with_averaging([np.array([[1.0], [3.0]]), np.array([[5.0], [-5.0]])]).defect
+    >>> gc_commutes_with_averaging([np.array([[1.0], [3.0]]), np.array([[5.0], [-5.0]])]).residual
     0.0
 
     Source: equation 2: Φ is linear.
@@ -118,12 +118,55 @@ def gc_commutes_with_scaling(grad: np.ndarray, factor: float) -> Sides:
 
     Formula: Φ(c g) = c Φ(g).
 
-    >>> gc_commutes_with_scaling(np.array([[1.0], [3.0]]), 1024.0).defect
+    >>> gc_commutes_with_scaling(np.array([[1.0], [3.0]]), 1024.0).residual
     0.0
 
     Source: equation 2: Φ is linear.
     """
     return Sides(centralize(factor * grad, 0), factor * centralize(grad, 0))
+
+
+# ---- GC as backward with centred inputs
+
+
+def gc_is_backward_with_centered_inputs(x: np.ndarray, delta: np.ndarray) -> Sides:
+    """GC of a linear layer is its gradient with each input centred over its features; x (K, M), delta (K, N).
+
+    A weight's gradient is a sum over the K examples of input times what comes back, ∇W = Σ_k x_k δ_kᵀ. Φ is linear and
+    acts on the side of the input alone, so that it goes through the sum and past δ. Nothing but backward changes: the
+    layer still computes Wᵀx.
+
+    Formula: Φ(xᵀ δ) = (x − x̄ 1ᵀ)ᵀ δ, with x̄_k = (1/M) Σ_j x_kj.
+
+    >>> x, delta = np.array([[1.0, 3.0], [4.0, 0.0]]), np.array([[1.0], [2.0]])
+    >>> gc_is_backward_with_centered_inputs(x, delta)
+    Sides(left=array([[ 3.],
+           [-3.]]), right=array([[ 3.],
+           [-3.]]))
+
+    Source: equation 2 with ∇W = xᵀ δ; not in the paper.
+    """
+    return Sides(centralize(x.T @ delta, 0), (x - x.mean(1, keepdims=True)).T @ delta)
+
+
+def gc_is_backward_with_centered_windows(x: np.ndarray, delta: np.ndarray, kernel: tuple[int, int]) -> Sides:
+    """The same for a convolution: what is centred is each window that the filter sees, not the image.
+
+    x is (in, height, width), padded already; delta, the gradient of the output, is (out, rows, columns). An input pixel
+    lies in several windows of different means, so that no one centred image gives all of them.
+
+    Formula: Φ(∇W)_o = Σ_p δ_op (X_p − mean(X_p)), with X_p of in·kh·kw elements the window of output pixel p.
+
+    >>> x, delta = np.array([[[1.0, 3.0, 8.0]]]), np.array([[[1.0, 2.0]]])
+    >>> gc_is_backward_with_centered_windows(x, delta, (1, 2))
+    Sides(left=array([[[[-6.,  6.]]]]), right=array([[[[-6.,  6.]]]]))
+
+    Source: as above, the filter being the weight vector of M = in·kh·kw.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel, (1, 2))  # (in, rows, columns, kh, kw)
+    centred = windows - windows.mean((0, 3, 4), keepdims=True)
+    plain, right = (np.einsum("opq,ipqhw->oihw", delta, seen) for seen in (windows, centred))
+    return Sides(centralize(plain, (1, 2, 3)), right)
 
 
 # ---- Weight space, section 4.1: training stays in a hyperplane through w⁰
@@ -200,11 +243,11 @@ def train_adam(w: np.ndarray, gradient: Gradient, steps: int, **options: Any) ->
 def sgdm_keeps_the_means(w: np.ndarray, gradient: Gradient, steps: int, **options: Any) -> Sides:
     """eᵀwᵗ = eᵀw⁰ under GC-SGDM, whatever w⁰ of shape (M, N) and the loss are.
 
-    L2 decay (`weight_decay`) changes nothing: it lies inside Φ. Decoupled decay does: see
+    L2 decay (`weight_decay`) changes nothing: it is added before centralizing. Decoupled decay does: see
     `decoupled_decay_shrinks_the_means`.
 
     >>> w = np.array([[1.0, -2.0], [5.0, 4.0]])
-    >>> sgdm_keeps_the_means(w, lambda w: w**3, 10, lr=0.01, weight_decay=0.1).defect < 1e-14
+    >>> sgdm_keeps_the_means(w, lambda w: w**3, 10, lr=0.01, weight_decay=0.1).residual < 1e-14
     True
 
     Source: section 4.1, weight space regularization: eᵀ(wᵗ − w⁰) = 0.
@@ -232,7 +275,7 @@ def the_papers_momentum_is_pytorchs_at_another_rate(
     """m ← β m + (1 − β) ĝ at rate η trains as m ← β m + ĝ at rate (1 − β) η does; w⁰ of shape (M, N).
 
     >>> w = np.array([[2.0], [6.0]])
-    >>> the_papers_momentum_is_pytorchs_at_another_rate(w, np.sin, 9, lr=0.5, momentum=0.5).defect
+    >>> the_papers_momentum_is_pytorchs_at_another_rate(w, np.sin, 9, lr=0.5, momentum=0.5).residual
     0.0
 
     Source: Algorithm 1, which has the first form; the authors' code has the second.
@@ -246,7 +289,7 @@ def both_places_are_one_for_sgdm(w: np.ndarray, gradient: Gradient, steps: int, 
 
     Decoupled decay parts them, since GC on the update then centralizes the decay too.
 
-    >>> both_places_are_one_for_sgdm(np.array([[2.0], [6.0]]), np.sin, 9, lr=0.5, momentum=0.5).defect < 1e-14
+    >>> both_places_are_one_for_sgdm(np.array([[2.0], [6.0]]), np.sin, 9, lr=0.5, momentum=0.5).residual < 1e-14
     True
 
     Source: Algorithm 1 and equation 2.
@@ -271,7 +314,7 @@ def adam_with_gc_on_the_update_keeps_the_means(w: np.ndarray, gradient: Gradient
     """eᵀwᵗ = eᵀw⁰ when Adam's step is centralized instead of its gradient; w⁰ of shape (M, N).
 
     >>> w = np.array([[1.0], [2.0], [6.0]])
-    >>> adam_with_gc_on_the_update_keeps_the_means(w, lambda w: w, 10, lr=0.1).defect < 1e-14
+    >>> adam_with_gc_on_the_update_keeps_the_means(w, lambda w: w, 10, lr=0.1).residual < 1e-14
     True
 
     Source: equation 2: eᵀ P d = 0 for every step d.
@@ -312,11 +355,11 @@ def low_rank_training_keeps_the_sums(
 
     >>> b, a = np.zeros((2, 1)), np.array([[1.0, 2.0, -3.0]])
     >>> target = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
-    >>> low_rank_training_keeps_the_sums(b, a, lambda w: w - target, 50, lr=0.01).defect < 1e-14
+    >>> low_rank_training_keeps_the_sums(b, a, lambda w: w - target, 50, lr=0.01).residual < 1e-14
     True
-    >>> low_rank_training_keeps_the_sums(b, a, lambda w: w - target, 50, lr=0.01, axes=(1, None)).defect
+    >>> low_rank_training_keeps_the_sums(b, a, lambda w: w - target, 50, lr=0.01, axes=(1, None)).residual
     0.0
-    >>> low_rank_training_keeps_the_sums(b + 1, a, lambda w: w - target, 50, lr=0.01, axes=(1, None)).defect > 0.1
+    >>> low_rank_training_keeps_the_sums(b + 1, a, lambda w: w - target, 50, lr=0.01, axes=(1, None)).residual > 0.1
     True
 
     Source: section 4.1 for W = B A.
@@ -351,7 +394,7 @@ def gc_is_projected_gradient_descent(w0: np.ndarray, w: np.ndarray, grad: np.nda
 
 
 def weight_standardization(w: np.ndarray) -> np.ndarray:
-    """ŵ: each weight vector less its mean, over its deviation; w of shape (M, N).
+    """ŵ: each weight vector less its mean, over its standard deviation; w of shape (M, N).
 
     >>> weight_standardization(np.array([[1.0], [3.0]]))
     array([[-1.],
@@ -416,7 +459,7 @@ def shift_of_conv_outputs(
     >>> sides = shift_of_conv_outputs(w0, wt, x, 1.0)
     >>> sides.left.round(9), sides.right
     (array([[[36.]]]), array([[[36.]]]))
-    >>> shift_of_conv_outputs(w0, wt, x, 1.0, padding=1).defect > 1
+    >>> shift_of_conv_outputs(w0, wt, x, 1.0, padding=1).residual > 1
     True
 
     Source: Theorem 4.1, the filter being the weight vector of M = in·kh·kw.
@@ -438,9 +481,9 @@ def shift_of_conv_transpose_outputs(
     >>> wt = w0 - centralize(w0**2, axis=(0, 2, 3))
     >>> shift_of_conv_transpose_outputs(w0, wt, x, 1.0, crop=1)
     Sides(left=array([[[6.]]]), right=array([[[6.]]]))
-    >>> shift_of_conv_transpose_outputs(w0, wt, x, 1.0).defect > 1
+    >>> shift_of_conv_transpose_outputs(w0, wt, x, 1.0).residual > 1
     True
-    >>> shift_of_conv_transpose_outputs(w0, wt, x, 1.0, stride=2, crop=1).defect > 1
+    >>> shift_of_conv_transpose_outputs(w0, wt, x, 1.0, stride=2, crop=1).residual > 1
     True
 
     Source: Theorem 4.1, with M = in·kh·kw.
@@ -526,7 +569,7 @@ def derivative_of_the_centralized_gradient(net: TanhNet, w: np.ndarray) -> Sides
     """∇Φ(∇L) = P ∇²L: the left side differentiates the centralized gradient, the right is P times the Hessian by hand.
 
     >>> net = TanhNet(x=np.array([[1.0, 0.0], [2.0, 1.0]]), a=np.array([2.0]), y=np.array([1.0, 3.0]))
-    >>> derivative_of_the_centralized_gradient(net, np.array([[0.5], [0.25]])).defect < 1e-14
+    >>> derivative_of_the_centralized_gradient(net, np.array([[0.5], [0.25]])).residual < 1e-14
     True
 
     Source: Theorem 4.2, whose second inequality is about this matrix.
@@ -571,7 +614,7 @@ def largest_magnitude_at_most_doubles(grad: np.ndarray) -> Sides:
 
 
 def z_score(grad: np.ndarray) -> np.ndarray:
-    """The alternative that the paper rejects: Φ(g) over the deviation too, for each weight vector of ∇W (M, N).
+    """The alternative that the paper rejects: Φ(g) over its standard deviation, for each weight vector of ∇W (M, N).
 
     >>> z_score(np.array([[1.0], [3.0]]))
     array([[-1.],

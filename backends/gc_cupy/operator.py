@@ -17,7 +17,7 @@ def centralize(grad: cupy.ndarray, axis: int | tuple[int, ...] | None) -> cupy.n
     Args:
         grad: the gradient of a weight, any shape; float16, bfloat16, float32, float64 or complex.
         axis: the fan-in axes, an int or a tuple of ints (negative ones count from the end); every other axis
-            indexes output units. None: not a weight, the gradient comes back as it is.
+            indexes output units. None: not a weight, the result is a copy of grad.
 
     Returns:
         A new array of the same shape and dtype, computed in at least float32 and rounded once.

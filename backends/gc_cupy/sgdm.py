@@ -78,7 +78,7 @@ def sgdm_update(
         The new weight and the new state, of w's shape and dtype; the arguments are unchanged.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong type.
         ValueError: shapes, dtypes or devices differ, or a value is out of its range.
 
     >>> import cupy as cp

@@ -120,7 +120,7 @@ def adam_update(
         The new weight and the new state, of w's shape and dtype (step: an int32 scalar); the arguments are unchanged.
 
     Raises:
-        TypeError: an argument is of the wrong kind, or traced where it must be static.
+        TypeError: an argument is of the wrong type, or traced where it must be static.
         ValueError: shapes or dtypes differ, a value is out of its range, or amsgrad lacks its state.
 
     >>> import jax.numpy as jnp

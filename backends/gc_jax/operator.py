@@ -24,7 +24,7 @@ def centralize(grad: jax.Array, axis: int | tuple[int, ...] | None) -> jax.Array
     Args:
         grad: the gradient of a weight, any shape; float16, bfloat16, float32, float64 or complex.
         axis: the fan-in axes, an int or a tuple of ints (negative ones count from the end); every other axis
-            indexes output units. None: not a weight, the gradient comes back as it is. Static under `jit`.
+            indexes output units. None: not a weight, the result is a copy of grad. Static under `jit`.
 
     Returns:
         A new array of the same shape and dtype, computed in at least float32 and rounded once.

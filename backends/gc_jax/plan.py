@@ -58,7 +58,7 @@ def plan(
         A `gc_core.Plan`; the name of a row is its path in the tree, "a.b.c".
 
     Raises:
-        TypeError: there is nothing to plan, or an argument is of the wrong kind.
+        TypeError: there is nothing to plan, or an argument is of the wrong type.
         ValueError: a plain tree without a layout, an unknown layout or one that is not the module's, a pattern that
             matches nothing, axes that do not fit, or something that the program says already.
         Whatever the model raises on this batch, with a note that it was run for a plan.

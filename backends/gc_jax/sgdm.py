@@ -81,7 +81,7 @@ def sgdm_update(
         The new weight and the new state, of w's shape and dtype; the arguments are unchanged.
 
     Raises:
-        TypeError: an argument is of the wrong kind, or traced where it must be static.
+        TypeError: an argument is of the wrong type, or traced where it must be static.
         ValueError: shapes or dtypes differ, or a value is out of its range.
 
     >>> import jax.numpy as jnp

@@ -97,7 +97,7 @@ def adam_update(
         bfloat16 are computed in float32 and each result is rounded once. Differentiable.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong type.
         ValueError: shapes, dtypes or devices differ, a value is out of its range, or amsgrad lacks its state.
 
     >>> w, grad = torch.tensor([[1.0, 1.0, 4.0]]), torch.tensor([[4.0, 1.0, 1.0]])  # Φ(grad) = 2, −1, −1

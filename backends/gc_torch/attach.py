@@ -13,7 +13,7 @@ from gc_torch.model_plan import ModelPlan
 from gc_torch.plan import quiet_plan, warn_if_left_out
 from gc_torch.step import CentralizingOptimizer
 
-PLACES = ("step", "gradient")
+PLACES = ("step", "backward")
 
 # What GC stands in front of already.
 _optimizers: WeakKeyDictionary[torch.optim.Optimizer, "Attachment"] = WeakKeyDictionary()
@@ -62,10 +62,10 @@ def attach(
     Φ comes before everything that the optimizer does itself. Decay, of either kind, is not centralized: the mean of a
     weight vector shrinks by it (by 1 − ηλ a step with SGD), and without decay stays under every rule whose step is
     linear in its gradients. (`gc_torch.SGD` and `gc_torch.Adam` centralize L2 decay as well; `gc_on="update"` of the
-    functions and optimizers centralizes the whole step. That cannot be had from outside.)
+    functions and optimizers centralizes the whole step. `attach` does not support that.)
 
     Args:
-        optimizer: any torch.optim.Optimizer but those of gc_torch, which do GC themselves. With where="gradient" it may
+        optimizer: any torch.optim.Optimizer but those of gc_torch, which do GC themselves. With where="backward" it may
             be None.
         model: whose plan is made.
         overrides: as for `plan`.
@@ -73,7 +73,7 @@ def attach(
         where: "step": when `step` is called, and each time that a closure which it calls has computed gradients (LBFGS,
             sharpness-aware steps), `p.grad` is changed in place; so it is by methods of the optimizer that are a step
             of its own (`first_step`, `second_step`). Clipping and unscaling done before see the gradient before GC.
-            "gradient": during backward, on each gradient before it is added to `p.grad`. Clipping sees it after GC. For
+            "backward": during backward, on each gradient before it is added to `p.grad`. Clipping sees it after GC. For
             engines that flatten or partition gradients (FSDP1, ZeRO): attach before the model is wrapped. GC is linear,
             so that it commutes with accumulation, with averaging over workers, and with loss scaling.
 
@@ -82,7 +82,7 @@ def attach(
         (deepcopy, pickle) have no hooks, as always in PyTorch: attach to the copy.
 
     Raises:
-        TypeError: an argument is of the wrong kind; the optimizer runs no step hooks.
+        TypeError: an argument has the wrong type; the optimizer runs no step hooks.
         ValueError: it is an optimizer of gc_torch; GC is attached already; there is nothing to centralize; the
             optimizer has none of the model's parameters; an unknown `where`; errors of `plan`.
         During `step`, TypeError: a gradient is sparse; then no gradient has changed.
@@ -108,7 +108,7 @@ def attach(
         if any(row.axes is not None for row in plan.rows):  # else it is an error, below
             warn_if_left_out(plan, stacklevel=3)
     hooks: AtStep | InBackward
-    if where == "gradient":
+    if where == "backward":
         hooks = InBackward(model, plan)
     else:
         assert optimizer is not None
@@ -117,6 +117,11 @@ def attach(
     if optimizer is not None:
         _optimizers[optimizer] = made
     return made
+
+
+def attached_at_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether GC stands in front of the step of an optimizer."""
+    return optimizer in _optimizers and isinstance(_optimizers[optimizer]._hooks, AtStep)
 
 
 def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) -> None:
@@ -129,7 +134,7 @@ def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) ->
         raise TypeError(f"plan must be what gc_torch.plan(model) gives, or None; got {type(plan).__qualname__}")
     if plan is not None and overrides is not None:
         raise TypeError("give overrides to the plan that you give: plan=gc_torch.plan(model, overrides)")
-    if optimizer is None and where == "gradient":
+    if optimizer is None and where == "backward":
         return
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__qualname__}")
@@ -141,10 +146,15 @@ def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) ->
         )
     if optimizer in _optimizers:
         raise ValueError(f"GC is attached already ({_optimizers[optimizer]}): remove() that first")
+    if where == "step" and hasattr(optimizer, "_in_backward"):
+        raise ValueError(
+            f"{name} steps in backward, where no step() is called that GC could stand in front of: attach with "
+            'where="gradient"'
+        )
     if where == "step" and not (
         hasattr(optimizer, "_optimizer_step_pre_hooks") and getattr(type(optimizer).step, "hooked", False)
     ):
         raise TypeError(
             f"{name} runs no step hooks: if it wraps another optimizer, attach to that one; if not, attach with "
-            'where="gradient"'
+            'where="backward"'
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import sharded
+from gc_torch import compat, sharded
 from gc_torch.arrays import TORCH
 from gc_torch.attach_step import phi
 from gc_torch.model_plan import ModelPlan
@@ -23,6 +23,7 @@ class Hook(NamedTuple):
 
     row: Row
     of: "InBackward"
+    on: int | None = None  # what autograd hooked: `torch.utils.swap_tensors` leaves a parameter's list of hooks behind
 
     def __call__(self, grad: Tensor) -> Tensor:
         checks.array(TORCH, f"the gradient of {self.row.name}", grad)
@@ -47,7 +48,7 @@ class InBackward:
     def __init__(self, model: nn.Module, plan: ModelPlan):
         self._model, self._plan = ref(model), plan
         self._handles: list[RemovableHandle] = []
-        self._places: set[tuple[int, str]] = set()  # (id of a layer, name of its parameter) that have a hook
+        self._layers: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()  # names of parameters that have one
         found = list(self._to_centralize(model))
         for _, _, p, row in found:
             if (hook := _hook_of(p)) is not None:
@@ -95,17 +96,26 @@ class InBackward:
                     yield module, local, p, row
 
     def _cover(self, model: nn.Module) -> None:
-        for module, local, p, row in list(self._to_centralize(model)):
+        found = list(self._to_centralize(model))
+        if found:
+            self._handles = [handle for handle in self._handles if handle.id in (handle.hooks_dict_ref() or ())]
+        for module, local, p, row in found:
             if _hook_of(p) is None and not sharded.is_sharded(p):
                 self._hook(p, row)
-            if (id(module), local) not in self._places:
-                self._places.add((id(module), local))
+            names = self._layers.setdefault(module, set())
+            if local not in names:
+                names.add(local)
                 self._handles.append(module.register_forward_pre_hook(partial(self._before_layer, local, row)))
 
     def _hook(self, p: Tensor, row: Row) -> None:
         trains = p.requires_grad
         p.requires_grad_(True)  # a frozen one takes no hook, and keeps one
-        self._handles.append(p.register_hook(Hook(row, self)))
+        if (hooks := p._backward_hooks) is not None:  # swapped: autograd is told of those that are still wanted
+            for key in [key for key, hook in hooks.items() if _is_left_behind(hook, p)]:
+                del hooks[key]
+            p._backward_hooks = None
+            p._backward_hooks = hooks
+        self._handles.append(p.register_hook(Hook(row, self, compat.identity(p))))
         p.requires_grad_(trains)
 
     def _before_layer(self, local: str, row: Row, module: nn.Module, args: Any) -> None:
@@ -140,4 +150,9 @@ def _without_hooks() -> InBackward:
 
 def _hook_of(p: Tensor) -> Hook | None:
     """The hook of an attachment that a parameter has."""
-    return next((hook for hook in (p._backward_hooks or {}).values() if isinstance(hook, Hook)), None)
+    hooks = (p._backward_hooks or {}).values()
+    return next((hook for hook in hooks if isinstance(hook, Hook) and not _is_left_behind(hook, p)), None)
+
+
+def _is_left_behind(hook: Any, p: Tensor) -> bool:
+    return isinstance(hook, Hook) and hook.on is not None and hook.on != compat.identity(p)

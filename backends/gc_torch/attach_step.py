@@ -1,4 +1,4 @@
-"""GC in front of an optimizer when it steps: the gradients that it reads are changed in place, just before."""
+"""GC in front of an optimizer, in step(): the gradients that it reads are changed in place, just before."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ class AtStep:
             shapes = ", ".join(str(tuple(p.shape)) for p in optimizer.param_groups[0]["params"][:3])
             raise ValueError(
                 f"the optimizer has none of the model's {len(plan)} parameters; its own have shapes {shapes}. If an "
-                'engine has flattened or partitioned them, attach with where="gradient" before the model is wrapped'
+                'engine has flattened or partitioned them, attach with where="backward" before the model is wrapped'
             )
         if all(row.axes is None for row in rows):
             raise ValueError(f"there is nothing to centralize among the optimizer's {len(rows)} parameters:\n{plan}")
@@ -80,7 +80,7 @@ class AtStep:
             warnings.warn(
                 f"GC in front of {self._name} leaves {names} alone: the model has no such parameters. If they are "
                 "weights of another model, attach to that as well, with an optimizer of its own; if something has put "
-                'them in the place of the model\'s, attach again, or with where="gradient"',
+                'them in the place of the model\'s, attach again, or with where="backward"',
                 GCWarning,
                 stacklevel=6,
             )

@@ -54,7 +54,7 @@ def refuse_shapeless(name: str, parameter: Tensor) -> None:
         raise ValueError(
             f"{name} is a flat shard of FullyShardedDataParallel (FSDP1), of shape {tuple(parameter.shape)}: which "
             "weights feed one output unit is lost. Shard with fully_shard (FSDP2), which keeps shapes, or call "
-            'gc_torch.attach(None, model, where="gradient") before the model is wrapped'
+            'gc_torch.attach(None, model, where="backward") before the model is wrapped'
         )
 
 
@@ -84,7 +84,7 @@ def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
             return _of_layer(module, hook.name, parameter, "direction of ")
         if isinstance(hook, SpectralNorm) and local == f"{hook.name}_orig":
             return _of_layer(module, hook.name, parameter, "original of ")
-    if local.endswith("_orig"):  # pruning, or a hook that nobody knows
+    if local.endswith("_orig"):  # pruning, or an unknown hook
         return layouts.left_alone(parameter.shape, layouts.PARAMETRIZED)
     return None
 
@@ -162,7 +162,7 @@ def _named(view: View, layer: str, stored: str) -> View:
 
 
 def why_unknown(cls: type, local: str, shape: Sequence[int]) -> Why:
-    """Why a parameter of a layer that nobody knows is left alone, as its name may say."""
+    """Why a parameter of an unknown layer is left alone, as its name may say."""
     long_axes = sum(n > 1 for n in shape)
     if len(shape) <= 1 and "norm" in cls.__name__.lower():
         return layouts.NORM

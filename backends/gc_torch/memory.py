@@ -1,4 +1,4 @@
-"""Where a kernel may read and write: only memory that is proven to belong to the tensor. And what was written."""
+"""Where a kernel may read and write: only memory that is known to belong to the tensor. And what was written."""
 
 from collections.abc import Iterable
 

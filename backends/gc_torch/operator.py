@@ -23,7 +23,7 @@ def centralize(grad: Tensor, axis: int | tuple[int, ...] | None) -> Tensor:
     Args:
         grad: the gradient of a weight, any shape, on any device; float16, bfloat16, float32, float64 or complex.
         axis: the fan-in axes, an int or a tuple of ints (negative ones count from the end); every other axis
-            indexes output units. None: not a weight, the gradient comes back as it is.
+            indexes output units. None: not a weight, the result is a copy of grad.
 
     Returns:
         A new tensor of the same shape, dtype and device, computed in at least float32 and rounded once;

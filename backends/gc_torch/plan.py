@@ -9,13 +9,13 @@ from torch import nn
 from gc_core import left_out
 from gc_core.layouts import View
 from gc_core.plan import Overrides, Plan
-from gc_core.reasons import GCWarning, Proof, Reason, Why, reason_of
+from gc_core.reasons import GCWarning, Reason, Verification, Why, reason_of
 from gc_core.uses import decided
 from gc_torch.layers import view_of
 from gc_torch.model_plan import ModelPlan, one_module, plan_by_layers
 from gc_torch.program import Batch, example, read
 from gc_torch.tree import views
-from gc_torch.verify import prove
+from gc_torch.verify import verify as verified
 
 __all__ = ["ModelPlan", "param_groups", "plan", "plan_by_layers", "view_of", "views", "warn_if_left_out"]
 
@@ -45,12 +45,12 @@ def plan(
             without values, it runs once really, in eval mode, with a warning.
         verify: such a batch on which to verify the plan by numbers. For each centralized parameter, some
             weights are tried in the operations that it goes into: the weights with which they share an output must be
-            exactly their weight vector. `Row.proof` says what was seen, also of parameters of unknown modules:
+            exactly their weight vector. `Row.verification` says what was seen, also of parameters of unknown modules:
             candidates, with the override to write. What the batch does not reach is never called verified. The model
             runs once, in eval mode; it, its buffers and all random number generators are left as they were.
 
     Raises:
-        TypeError: model is not a module, or an override or the batch of the wrong kind.
+        TypeError: model is not a module, or an override or the batch of the wrong type.
         ValueError: a lazy layer has no shapes yet, a pattern matches no parameter, axes do not fit, or what the model
             does is not what the plan says: with every row that is wrong, what was seen, and the override that is right.
 
@@ -71,7 +71,7 @@ def plan(
     >>> row.axes, row.why
     ((0,), 'read from the program: mm sums over it')
     >>> layer, batch = nn.Linear(8, 3), torch.ones(1, 8)
-    >>> plan(layer, verify=batch)["weight"].proof
+    >>> plan(layer, verify=batch)["weight"].verification
     'verified'
     >>> plan(layer, overrides={"weight": 0}, verify=batch)
     Traceback (most recent call last):
@@ -100,7 +100,7 @@ def quiet_plan(
     if batch is not None:
         made = _by_program(made, root, batch)
     made = made.override(overrides)
-    return made if verify is None else made.with_rows(prove(root, made.rows, made.parameters, verify))
+    return made if verify is None else made.with_rows(verified(root, made.rows, made.parameters, verify))
 
 
 def _by_program(made: ModelPlan, root: nn.Module, batch: Batch) -> ModelPlan:
@@ -114,7 +114,7 @@ def _by_program(made: ModelPlan, root: nn.Module, batch: Batch) -> ModelPlan:
                 view=view.shape,
                 axes=view.axes,
                 why=view.why,
-                proof=Why(Proof.NOT_REACHED if found[row.name] is None else Proof.READ),
+                verification=Why(Verification.NOT_REACHED if found[row.name] is None else Verification.READ),
             )
         )
         if contradicts:

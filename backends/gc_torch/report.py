@@ -138,7 +138,7 @@ def report(model: nn.Module, overrides: Overrides | None = None, *, plan: ModelP
         overrides, plan: as for `attach`.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong type.
         ValueError: no centralized parameter has a gradient; errors of `plan`.
 
     >>> layer = nn.Linear(4, 1, bias=False)

@@ -2,7 +2,7 @@
 
 Parameters are replaced, added, unfrozen, moved and loaded by assignment while a model trains. A row is what the first
 of these says that knows the parameter: the plan, by identity; the model of the plan as it is now; the living modules
-that own it (page `owners`); what was in the same place of its group before, with the same shape; its shape alone.
+that own it (module `owners`); what was in the same place of its group before, with the same shape; its shape alone.
 
 Parameters are told apart by id(), and by the module that owns them: references would keep them alive, and PyTorch
 swaps no tensor to which there are weak references.
@@ -56,7 +56,7 @@ class Found(NamedTuple):
     """What people must know of rows that were found."""
 
     guessed: list[Row]  # by shape alone, and not in the same place before
-    lost: list[Row]  # of parameters that were centralized, and whose layer nobody knows any more
+    lost: list[Row]  # of parameters that were centralized, and whose layer is now of an unknown class
 
 
 class Rows:
@@ -259,5 +259,5 @@ def _refuse_lost(before: list[list[Known]], now: Iterable[Known], guessed: list[
         "the plan knows none of the parameters that are in the optimizer now: something has replaced them all, by "
         f"others of shapes {shapes} …, as ZeRO engines do, which flatten them. Flattened parameters lose their shape, "
         "so the fan-in cannot be found. Use fully_shard (FSDP2) or ZeroRedundancyOptimizer, which keep shapes; or an "
-        'optimizer without GC, after gc_torch.attach(None, model, where="gradient") before the model is wrapped'
+        'optimizer without GC, after gc_torch.attach(None, model, where="backward") before the model is wrapped'
     )

@@ -77,7 +77,7 @@ def sgdm_update(
         bfloat16 are computed in float32 and each result is rounded once. Differentiable.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
+        TypeError: an argument is of the wrong type.
         ValueError: shapes, dtypes or devices differ, or a value is out of its range.
 
     >>> w, grad = torch.tensor([[1.0, 1.0, 4.0]]), torch.tensor([[3.0, 0.0, 0.0]])

@@ -2,7 +2,7 @@
 
 What it is made from: the options of the group, the row of the plan of each parameter, which of them have a gradient,
 and of each parameter, gradient and state the class, dtype, device, shape, strides, and where it lies in how much
-storage, so that what was proven of its memory (page `memory`) is so still. Addresses are read anew in every step.
+storage, so that what was checked of its memory (module `memory`) is so still. Addresses are read anew in every step.
 
 Nothing else is remembered from step to step, and nothing here keeps a tensor alive.
 """
@@ -10,14 +10,14 @@ Nothing else is remembered from step to step, and nothing here keeps a tensor al
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from gc_core.plan import Row
 from gc_torch import compat, memory, path
 from gc_torch.arrays import given
 
 # The options of a group that decide what is done with its parameters; of these only whether there is one.
-OPTIONS = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
+OPTIONS = ("gc_on", "low_precision", "seed", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
 WHETHER = ("momentum", "weight_decay")
 
 
@@ -69,7 +69,8 @@ class Looks:
 
 
 def _lies(tensors: Sequence[Tensor]) -> tuple[list[int], list[Any]]:
-    return [x.untyped_storage().nbytes() for x in tensors], list(map(Tensor.storage_offset, tensors))
+    storages = map(Tensor.untyped_storage, tensors)
+    return list(map(UntypedStorage.nbytes, storages)), list(map(Tensor.storage_offset, tensors))
 
 
 def _described(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:

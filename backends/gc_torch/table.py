@@ -11,22 +11,30 @@ A tensor without GC is (1, 1, 1, size) with `centralize` 0. All tensors of a row
 that a kernel walks through each as through one flat array.
 """
 
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gc_core.plan import Row
 from gc_torch.arrays import is_dense
 
 # Addresses: the parameter, its gradient, its states in the order of `states` of the optimizer (SGD: momentum_buffer;
-# Adam: exp_avg, exp_avg_sq, max_exp_avg_sq), Adam's step. 0 where there is none.
-COLUMNS = ("w", "grad", "state0", "state1", "state2", "step", "outer", "r1", "inner", "r2", "centralize")
-W, GRAD, STATE0, STATE1, STATE2, STEP, OUTER, R1, INNER, R2, CENTRALIZE = range(len(COLUMNS))
-WRITTEN = (W, STATE0, STATE1, STATE2)
+# Adam: exp_avg, exp_avg_sq, max_exp_avg_sq), what rounding has cut off, the number of steps. 0 where there is none.
+# Then of random bits the stream, and a word for the key that a kernel makes of it and of the step.
+COLUMNS = (
+    "w", "grad", "state0", "state1", "state2", "compensation", "step", "stream", "key",
+    "outer", "r1", "inner", "r2", "centralize",
+)  # fmt: skip
+W, GRAD, STATE0, STATE1, STATE2, COMPENSATION, STEP, STREAM, KEY = range(9)
+OUTER, R1, INNER, R2, CENTRALIZE = range(9, len(COLUMNS))
+WRITTEN = (W, STATE0, STATE1, STATE2, COMPENSATION)
+# Where the columns of an optimizer go; the last two may be missing, any may be empty.
+PLACES = {
+    "sgd": (W, GRAD, STATE0, STEP, COMPENSATION),
+    "adam": (W, GRAD, STATE0, STATE1, STATE2, STEP, COMPENSATION),
+}
 
 
 class Geometry(NamedTuple):
@@ -46,6 +54,7 @@ def geometry(p: Tensor, row: Row | None) -> Geometry | None:
         p: the parameter.
         row: its row of the plan; None or axes None: no GC.
 
+    >>> import torch
     >>> geometry(torch.ones(4, 3, 2, 2), Row("conv", (4, 3, 2, 2), (4, 3, 2, 2), (1, 2, 3), ""))
     Geometry(outer=4, r1=1, inner=1, r2=12, centralize=1)
     >>> geometry(torch.ones(3, 4), Row("in, out", (3, 4), (3, 4), (0,), ""))
@@ -82,21 +91,29 @@ def geometry(p: Tensor, row: Row | None) -> Geometry | None:
     return Geometry(outer, r1, inner, r2, 1)
 
 
-def rows(columns: Sequence[Sequence[Tensor] | None], steps: Sequence[Tensor] | None, seen: Sequence[Geometry]):
+def rows(
+    columns: Sequence[Sequence[Tensor] | None],
+    steps: Sequence[Tensor] | None,
+    seen: Sequence[Geometry],
+    compensations: Sequence[Tensor] | None = None,
+    streams: Sequence[int] = (),
+):
     """The table: an array of int64, of shape (tensors, len(COLUMNS)).
 
     Args:
         columns: parameters, gradients, and up to three lists of states; None or empty for one there is not.
-        steps: Adam's steps, or None.
+        steps: the numbers of steps, or None.
         seen: the geometry of each parameter.
+        compensations: what rounding has cut off, or None.
+        streams: of random bits, where weights are rounded stochastically.
     """
     table = np.zeros((len(seen), len(COLUMNS)), np.int64)
     table[:, OUTER:] = np.array(seen, np.int64).reshape(-1, len(Geometry._fields))
-    for index, tensors in enumerate(columns):
+    for index, tensors in [*enumerate(columns), (STEP, steps), (COMPENSATION, compensations)]:
         if tensors:
             table[:, index] = addresses(tensors)
-    if steps:
-        table[:, STEP] = addresses(steps)
+    if streams:
+        table[:, STREAM] = np.array(streams, np.uint64).view(np.int64)
     return table
 
 
@@ -118,50 +135,3 @@ def overlap(table: np.ndarray, itemsize: int) -> bool:
     ends = np.where(starts > 0, starts + sizes, starts).ravel()
     order = np.argsort(starts, axis=None)
     return bool((starts.ravel()[order][1:] < ends[order][:-1]).any())
-
-
-class Alike:
-    """What tensors in columns were like, to say whether others are like them, at little cost for each of thousands.
-
-    >>> alike = Alike([[torch.ones(2, 3)]])
-    >>> alike.holds([[torch.zeros(2, 3)]]), alike.holds([[torch.zeros(3, 2).t()]])
-    (True, False)
-    """
-
-    def __init__(self, columns: Sequence[Sequence[Tensor]]):
-        self._columns = [_looks(column) for column in columns]
-        # States stay the same tensors for long. Parameters may be given other data, and gradients are new ones.
-        self._states = [list(column) for column in columns[2:]]
-        self._addresses = [list(map(Tensor.data_ptr, column)) for column in self._states]
-
-    def holds(self, columns: Sequence[Sequence[Tensor]]) -> bool:
-        """Whether types, dtypes, devices, shapes and strides are the same.
-
-        Raises:
-            RuntimeError: a tensor is sparse.
-        """
-        if len(columns) != len(self._columns):
-            return False
-        for index, (column, looks) in enumerate(zip(columns, self._columns, strict=True)):
-            if not (index >= 2 and self._are_still(index - 2, column)) and _looks(column) != looks:
-                return False
-        return True
-
-    def _are_still(self, index: int, column: Sequence[Tensor]) -> bool:
-        """Whether the states are the same tensors, where they were."""
-        kept = self._states[index]
-        return (
-            len(kept) == len(column)
-            and all(map(operator.is_, kept, column))
-            and list(map(Tensor.data_ptr, column)) == self._addresses[index]
-        )
-
-
-def _looks(column: Sequence[Tensor]) -> tuple:
-    return (
-        set(map(type, column)) - {torch.nn.Parameter, torch.nn.Buffer, Tensor},
-        list(map(Tensor.dtype.__get__, column)),  # type: ignore[attr-defined]
-        list(map(Tensor.device.__get__, column)),  # type: ignore[attr-defined]
-        list(map(Tensor.shape.__get__, column)),  # type: ignore[attr-defined]
-        list(map(Tensor.stride, column)),
-    )

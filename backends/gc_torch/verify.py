@@ -1,4 +1,4 @@
-"""The proof of a plan: what each weight really does in the model, found by running it on a batch.
+"""The verification of a plan: what each weight really does in the model, found by running it on a batch.
 
 What is a weight vector can be seen in the operation where a parameter meets the data, whatever layer it stands in: the
 weights that share an output there are one weight vector. For y = x Wᵀ these are the rows of W; for x W its columns.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gc_core.layouts import View
 from gc_core.plan import Row
-from gc_core.reasons import Proof, Reason, Why, reason_of
+from gc_core.reasons import Reason, Verification, Why, reason_of
 from gc_core.uses import value_of
 from gc_torch import compat
 from gc_torch.program import Batch, beyond_one_operation
@@ -31,13 +31,13 @@ SAMPLES = 4  # weights tried of each parameter: the first and the last that the 
 _LOOKED_AT = {Reason.UNKNOWN, Reason.PARAMETRIZED, Reason.SCALE}
 
 
-def prove(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tensor], batch: Batch) -> tuple[Row, ...]:
+def verify(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tensor], batch: Batch) -> tuple[Row, ...]:
     """The rows, each with what the batch has shown about it.
 
     Args:
         model: the model of the plan. It runs once, in eval mode and without gradients; training flags, buffers,
             parameters and the states of random number generators are afterwards what they were, after an error too.
-        rows: those of the plan. Proved are the centralized ones; of unknown parameters, candidates are looked for.
+        rows: those of the plan. Verified are the centralized ones; of unknown parameters, candidates are looked for.
         parameters: by the names of the rows.
         batch: a tensor, a tuple of arguments, a mapping of keyword arguments, or a function that runs the model it is
             given.
@@ -48,10 +48,10 @@ def prove(model: nn.Module, rows: tuple[Row, ...], parameters: Mapping[str, Tens
         TypeError: the batch is none of these.
     """
     found = shown(model, rows, parameters, batch)
-    wrong = [f"\n- {name}: {proof}" for name, (right, proof) in found.items() if not right]
+    wrong = [f"\n- {name}: {seen}" for name, (right, seen) in found.items() if not right]
     if wrong:
         raise ValueError(f"the plan is not what the model does with this batch:{''.join(wrong)}")
-    return tuple(row._replace(proof=found[row.name][1]) if row.name in found else row for row in rows)
+    return tuple(row._replace(verification=found[row.name][1]) if row.name in found else row for row in rows)
 
 
 def shown(
@@ -62,7 +62,7 @@ def shown(
     for name, parameter in parameters.items():
         if parameter.is_meta or compat.is_wrapper_subclass(parameter):
             kind = "on the meta device" if parameter.is_meta else f"a {type(parameter).__name__}"
-            raise ValueError(f"verify needs whole parameters with values; {name} is {kind}: verify a plain model first")
+            raise ValueError(f"verify needs parameters with values; {name} is {kind}: verify a plain model first")
     # The numbers of one factor say nothing about the weight vectors of their product.
     factors, later = beyond_one_operation(model, parameters, batch)
     watch = watched(model, {row.name: parameters[row.name] for row in asked}, batch, factors)
@@ -72,17 +72,17 @@ def shown(
             found[row.name] = _factor(row, *factors[row.name])
         elif row.name in later:
             more = ": it is multiplied with the data element by element, and only then summed over"
-            found[row.name] = True, Why(Proof.UNCLEAR, more)
+            found[row.name] = True, Why(Verification.UNCLEAR, more)
         else:
             found[row.name] = _shown(row, watch)
     return found
 
 
 def _factor(row: Row, near_input: bool, others: str) -> tuple[bool, str]:
-    proof = Why(Proof.FACTOR, others=others)
+    seen = Why(Verification.FACTOR, others=others)
     if near_input or row.axes is None:
-        return True, proof
-    return False, proof.plus(f", on the side of the output: overrides={{{row.name!r}: None}}")
+        return True, seen
+    return False, seen.plus(f", on the side of the output: overrides={{{row.name!r}: None}}")
 
 
 # ---- Trying weights
@@ -142,39 +142,41 @@ def _shown(row: Row, watch: Watch) -> tuple[bool, str]:
     uses = list(watch.uses.get(row.name, {}).values())
     if row.name in watch.inputs:
         more = "" if row.axes is None else f": overrides={{{row.name!r}: None}}"
-        return row.axes is None, Why(Proof.LOOKED_UP, more)
+        return row.axes is None, Why(Verification.LOOKED_UP, more)
     if not uses:
-        return True, Why(Proof.NOT_REACHED)
+        return True, Why(Verification.NOT_REACHED)
     try:
         layer = _Layer(row.name, watch.roots, uses)
         reached = (layer.gradient(layer.base) != 0).reshape(-1)
         places = range(len(reached)) if reached.all() else reached.nonzero().reshape(-1)
         if not len(places):
-            return True, Why(Proof.NOT_REACHED)
+            return True, Why(Verification.NOT_REACHED)
         some = torch.randint(len(places), (SAMPLES - 2,), generator=torch.Generator().manual_seed(0)).tolist()
         samples = [int(places[i]) for i in [0, len(places) - 1, *some]]
         seen = [layer.together(index) for index in samples]
         linear = row.axes is not None or layer.is_linear()
     except RuntimeError as error:
-        return True, Why(Proof.UNCLEAR, f": {str(error).splitlines()[0]}")
+        return True, Why(Verification.UNCLEAR, f": {str(error).splitlines()[0]}")
     found = _axes_of(seen, row.shape)
     if row.axes is None:
         if found is not None and found.axes is None:
-            return True, Why(Proof.ALONE)
+            return True, Why(Verification.ALONE)
         if found is None or not linear:
-            return True, Why(Proof.UNCLEAR)
-        return True, Why(Proof.CANDIDATE, over=_over(row, found), value=value_of(row.shape, *found[:2]), view=found)
+            return True, Why(Verification.UNCLEAR)
+        return True, Why(
+            Verification.CANDIDATE, over=_over(row, found), value=value_of(row.shape, *found[:2]), view=found
+        )
     for index, weights in zip(samples, seen, strict=True):
         differ = np.setxor1d(weights, _vector(row, index))
         if reached[torch.from_numpy(differ)].any():
             return False, f"the plan says {row.mean_over}, but {_otherwise(row, found, seen)}"
     if len(places) == len(reached):
-        return True, Why(Proof.VERIFIED)
+        return True, Why(Verification.VERIFIED)
     counts = reached.reshape(row.view).sum(row.axes)
     whole = int((counts == row.fan_in).sum())
     if whole != int((counts > 0).sum()):
-        return True, Why(Proof.PARTS)
-    return True, Why(Proof.PARTLY, whole=whole, outputs=counts.numel())
+        return True, Why(Verification.PARTS)
+    return True, Why(Verification.PARTLY, verified=whole, outputs=counts.numel())
 
 
 def _vector(row: Row, index: int) -> np.ndarray:

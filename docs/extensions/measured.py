@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "<!-- the measured tables -->"
 COMPUTED, COMPUTED_MARK = "computed_gpu", "<!-- the computed table -->"
+# What a file is about; one that is not named here is called by its name.
+HEADINGS = {
+    "cpu_jax_step": "A step in JAX, on a CPU",
+    "cpu_step": "A step in PyTorch, on a CPU",
+    "plan_time": "Making a plan",
+}
 
 
 def words(about):
@@ -26,7 +32,7 @@ def word(value):
 
 def table(case):
     """A case as a Markdown table."""
-    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} numbers\n"]
+    lines = [f"**{case.name}**: {case.tensors:,} tensors, {case.numbers:,} elements\n"]
     lines += ["| peer | ms, median | ratio | 95 % interval | GB/s |", "|---|--:|--:|---|--:|"]
     for peer in case.seconds:
         low, high = case.interval(peer)
@@ -73,15 +79,20 @@ def parts(found):
     return {part: cases for part, cases in measured.items() if cases}
 
 
-def by_model(found):
-    """Figures of models, one row each, as a Markdown table."""
+def by_model(found, first="model"):
+    """Figures of models, or of something else, one row each, as a Markdown table."""
     columns = list(next(iter(found.values())))
-    lines = [f"| model | {' | '.join(column.replace('_', ' ') for column in columns)} |"]
+    lines = [f"| {first} | {' | '.join(column.replace('_', ' ') for column in columns)} |"]
     lines.append("|---|" + "--:|" * len(columns))
     for model, one in found.items():
         cells = [f"{one[column]:,.2f}" if isinstance(one[column], float) else f"{one[column]:,}" for column in columns]
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def heading(file):
+    """What a file of results is about."""
+    return HEADINGS.get(file.stem, file.stem.replace("_", " ").replace("-", " "))
 
 
 def tables():
@@ -92,11 +103,14 @@ def tables():
     text = []
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))
-        text.append(f"## {file.stem.replace('_', ' ').replace('-', ' ')}\n")
+        text.append(f"## {heading(file)}\n")
         if "about" not in found:  # what plans cost
             text.append(f"{by_model(found)}\n")
             continue
         text.append(f"{words(found['about'])}.\n")
+        if "rows" in found:  # what the conformance suite takes, and how far it can be trusted
+            text.append(f"{by_model(found['rows'], 'what was judged')}\n")
+            continue
         for part, cases in parts(found).items():
             text += [f"### {part}\n"] if part else []
             bases = {case.base for case in cases}

@@ -1,11 +1,12 @@
 """The chapters of docs/learn are notebooks: each is run from top to bottom, and shown with what it prints and draws.
 
 The source is Markdown that a forge shows and the tests run; Jupytext makes the notebook of it, which lies beside the
-built page.
+built page, together with what it draws with: it runs in plain Jupyter, without this folder.
 """
 
 import logging
 import re
+import shutil
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from nbclient import NotebookClient
 
 CHAPTER = re.compile(r"learn/\d")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
+DRAWING = Path(__file__).parents[1] / "learn/drawing.py"
 
 
 def executed(file):
@@ -30,7 +32,7 @@ def executed(file):
         # Sockets in a folder of its own: no port is opened.
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
         place = {"metadata": {"path": folder}}
-        client = NotebookClient(notebook, km=kernel, timeout=300, shutdown_kernel="immediate", resources=place)
+        client = NotebookClient(notebook, km=kernel, timeout=600, shutdown_kernel="immediate", resources=place)
         client.execute(cleanup_kc=True)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -51,6 +53,23 @@ def links_in_the_site(text):
     return LINK.sub(built, text)
 
 
+def draws(code):
+    """Whether a cell is there for its picture."""
+    return "show(" in code and "plt." in code
+
+
+def for_readers(notebook):
+    """The notebook as it is offered: links lead to the site beside it, drawings come from the file beside it."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = links_in_the_site(cell.source)
+        else:
+            cell.source = cell.source.replace("from docs.learn.drawing import", "from drawing import")
+            if draws(cell.source):
+                cell.metadata["jupyter"] = {"source_hidden": True}
+    return notebook
+
+
 def run(app, doctree):
     docname = app.env.docname
     if not CHAPTER.match(docname):
@@ -61,17 +80,23 @@ def run(app, doctree):
     assert [block.astext().strip() for block in blocks] == [cell.source.strip() for cell in cells], docname
     for block, cell in zip(blocks, cells, strict=True):
         shown = [node for output in cell.outputs for node in show(output)]
-        block.parent[block.parent.index(block) + 1 : block.parent.index(block) + 1] = shown
+        place = block.parent.index(block)
+        block.parent[place + 1 : place + 1] = shown
+        if draws(cell.source):
+            opened = '<details class="plotting"><summary>The code that draws this</summary>'
+            block.parent[place : place + 1] = [raw(opened), block, raw("</details>")]
     if app.builder.format != "html":
         return
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = links_in_the_site(cell.source)
     target = Path(app.outdir, docname).with_suffix(".ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, target)
-    link = f'<p class="notebook"><a href="{target.name}" download>This chapter as a notebook</a></p>'
-    doctree[0].append(nodes.raw("", link, format="html"))
+    nbformat.write(for_readers(notebook), target)
+    shutil.copy(DRAWING, target.parent)
+    links = f'<a href="{target.name}" download>This chapter as a notebook</a>, and <a href="{DRAWING.name}" download>'
+    doctree[0].append(raw(f'<p class="notebook">{links}what it draws with</a>, to be saved beside it</p>'))
+
+
+def raw(html):
+    return nodes.raw("", html, format="html")
 
 
 def merged(outputs):
@@ -87,7 +112,7 @@ def show(output):
     if output.output_type == "stream":
         return [nodes.literal_block(output.text, output.text, language="text", classes=["output"])]
     if "text/html" in output.data:
-        return [nodes.raw("", output.data["text/html"], format="html")]
+        return [raw(output.data["text/html"])]
     text = output.data["text/plain"]
     return [nodes.literal_block(text, text, language="text", classes=["output"])]
 

@@ -6,10 +6,8 @@ import io
 import re
 
 import matplotlib
-import numpy as np
-
-matplotlib.use("agg")
 import matplotlib.pyplot as plt
+import numpy as np
 
 STYLE = {
     "axes.prop_cycle": matplotlib.cycler(
@@ -28,6 +26,10 @@ matplotlib.rcParams.update(STYLE)
 
 UNITS = ("#2f7fc4", "#d9792b", "#3f9b57", "#a95fb8")
 """A colour for each output unit, readable on white and on black."""
+
+
+TEXTS = {"#2f7fc4": "blue", "#d9792b": "orange", "#808080": "grey"}
+"""Colours of texts, and the variables in which a page has its own of more contrast."""
 
 
 class Drawing:
@@ -62,6 +64,10 @@ def show(figure: matplotlib.figure.Figure, says: str) -> Drawing:
     svg = re.sub(
         r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font-stack, sans-serif)", svg
     )
+    for colour, name in TEXTS.items():  # text needs more contrast than lines do
+        svg = re.sub(
+            rf"(<text\b[^>]*fill: ){colour}", rf"\1var(--gc-{name}, {colour})", svg
+        )
     # Names inside one picture are not to meet those of the next on the page.
     own = "d" + hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{own}-", svg)

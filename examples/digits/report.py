@@ -25,7 +25,7 @@ def show(console: Console, metrics: Mapping[str, Any]) -> None:
     several = f"mean and 95 % interval over {seeds} seeds" if seeds > 1 else "one seed: no interval"
     table = Table(box=SIMPLE_HEAD, title=f"Test set after the last epoch, {several}", title_justify="left")
     for heading in ("", "accuracy, %", "loss", "gradient¹", "drift²"):
-        table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
     for method, found in summary.items():
         table.add_row(
             method,
@@ -39,7 +39,7 @@ def show(console: Console, metrics: Mapping[str, Any]) -> None:
         box=SIMPLE_HEAD, title="What GC changes, GC minus plain, paired by seed, test set", title_justify="left"
     )
     for heading in ("", "accuracy, points", "loss"):
-        table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
     for row in differences:
         table.add_row(
             f"{row['gc']} − {row['plain']}",

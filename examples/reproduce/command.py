@@ -82,7 +82,7 @@ def run(
         file = recipes.read(recipe)
         variant, optimizer = variant or next(iter(file["variants"])), optimizer or next(iter(file["optimizers"]))
         chosen = recipes.load(recipe, variant, optimizer, settings or [])
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folder = out / recipe / f"{variant}-{optimizer}-gc_{gc}-seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = {"variant": variant, "optimizer": optimizer, "gc": gc, "seed": seed}
@@ -97,6 +97,15 @@ def run(
                 )
         (folder / table.RESULT).write_text(json.dumps({**about, "last": last}) + "\n", encoding="utf-8")
         table.show(Console(), recipe, out)
+
+
+def usable(device: str) -> str:
+    """The device, if PyTorch knows it and can put a tensor there."""
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # each backend raises its own
+        raise Wrong(f"--device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a recipe says: a TOML file, one of its variants, and one of its optimizers make one flat `Recipe`."""
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def load(name: str, variant: str, optimizer: str, settings: list[str]) -> Recipe
 
 
 def checked(values: dict[str, Any]) -> Recipe:
-    """A Recipe of these values, each of the kind that its field has."""
+    """A Recipe of these values, each of the type that its field has."""
     fields = {field.name: field for field in dataclasses.fields(Recipe)}
     if unknown := values.keys() - fields.keys():
         raise Wrong(f"unknown setting {sorted(unknown)}; a recipe has {', '.join(fields)}")
@@ -95,6 +96,8 @@ def checked(values: dict[str, Any]) -> Recipe:
             values = {**values, name: wanted(value)}
         elif type(value) is not wanted:
             raise Wrong(f"{name} must be a {wanted.__name__}; got {value!r}")
+        if wanted is float and not (math.isfinite(value) and value >= 0):
+            raise Wrong(f"{name} must be a finite number, 0 or more; got {value!r}")
     recipe = Recipe(**values)
     for name in ("classes", "crop", "width", "epochs", "batch"):
         if getattr(recipe, name) < 1:

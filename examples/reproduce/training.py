@@ -153,7 +153,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, place: str) -> torch.optim.
 def adagrad(
     model: nn.Module, groups: list, plan: gct.ModelPlan, place: str, *, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """PyTorch's Adagrad, with GC before each step; L2 decay lies inside Φ, as in the paper's Algorithms."""
+    """PyTorch's Adagrad, with GC before each step; L2 decay is added before, as in the Algorithms."""
     if place == "update":
         raise Wrong("--gc update is there for sgd, adam and adamw; adagrad has gradient and off")
     if place == "off":

@@ -135,7 +135,9 @@ def failures(runs: dict[str, Any], seeds: int) -> str:
             lines.append(f"- {about}, {setting.images} images: of {seeds} runs {places}.")
     if not lines:
         return ""
-    return "\n".join([f"Elsewhere some runs end below {100 * FAILED:.0f} %, and rule the mean:", "", *lines, "", ""])
+    return "\n".join(
+        [f"Elsewhere some runs end below {100 * FAILED:.0f} %, and dominate the mean:", "", *lines, "", ""]
+    )
 
 
 def table(runs: dict[str, Any], found: list[Difference], rule: str, place: str) -> str:

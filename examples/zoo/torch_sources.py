@@ -12,7 +12,7 @@ import torch
 from examples.zoo.model import Found, Model
 from gc_core.layouts import View
 from gc_core.plan import Row
-from gc_core.reasons import Proof, name_of, reason_of
+from gc_core.reasons import Verification, name_of, reason_of
 from gc_core.uses import decided
 from gc_torch import program, tree, verify
 
@@ -73,9 +73,9 @@ def checked(one: Model, result: Found) -> Found:
                 shown = verify.shown(model, rows, parameters, batch)
             except Exception:
                 continue
-            wrong = [f"{name}: by numbers {proof}" for name, (right, proof) in shown.items() if not right]
+            wrong = [f"{name}: by numbers {seen}" for name, (right, seen) in shown.items() if not right]
             on = [name for name in shown if decided(known[name], read[name])[0].axes is not None]
-            verified = sum(reason_of(shown[name][1]) in (Proof.VERIFIED, Proof.PARTLY) for name in on)
+            verified = sum(reason_of(shown[name][1]) in (Verification.VERIFIED, Verification.PARTLY) for name in on)
             return result._replace(verified=verified, checked=True, contradictions=(*result.contradictions, *wrong))
     return result
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gc_core import GCWarning, Plan, Reason, Row, View, Why, layouts
 from gc_core.left_out import left_out, warn_if_left_out
-from gc_core.reasons import Proof, name_of, reason_of
+from gc_core.reasons import Verification, name_of, reason_of
 
 
 def row(name, shape, view, frozen=False):
@@ -100,7 +100,7 @@ def test_a_reason_is_a_value():
     again = pickle.loads(pickle.dumps(why))
     assert again == why and again.details == why.details and again.plus("!") == why + "!"
     assert name_of("my own words") is None
-    rows = [Row("a", (8, 4), *layouts.out_first((8, 4)), proof=Why(Proof.VERIFIED))]
+    rows = [Row("a", (8, 4), *layouts.out_first((8, 4)), verification=Why(Verification.VERIFIED))]
     one = json.loads(json.dumps(Plan(rows).to_dicts()))[0]
     assert one["reason"] == "STORED" and one["shown"] == "VERIFIED"
     assert all(type(value) in (str, int, bool, list, type(None)) for value in one.values())
@@ -108,5 +108,5 @@ def test_a_reason_is_a_value():
 
 
 def test_an_override_keeps_what_it_is_not_about():
-    one = Plan([weight("a", frozen=True)._replace(proof="seen")]).override({"a": View((32,), (0,))})["a"]
-    assert one.frozen and one.proof == "" and one.axes == (0,)
+    one = Plan([weight("a", frozen=True)._replace(verification="seen")]).override({"a": View((32,), (0,))})["a"]
+    assert one.frozen and one.verification == "" and one.axes == (0,)

@@ -270,6 +270,15 @@ def test_differences_are_paired_by_seed():
     assert verdicts == ["higher", "no difference shown", "lower"]
 
 
+def test_the_report_loses_nothing_on_a_narrow_terminal():
+    texts = {width: io.StringIO() for width in (60, 200)}
+    for width, text in texts.items():
+        report.show(Console(width=width, file=text), all_metrics())
+    assert "…" not in texts[60].getvalue()
+    numbers = [re.findall(r"[\d.]+", text.getvalue()) for text in texts.values()]
+    assert sorted("".join(numbers[0])) == sorted("".join(numbers[1]))
+
+
 def test_the_report_fits_a_terminal_of_80_columns():
     metrics = all_metrics()
     text = io.StringIO()

@@ -428,6 +428,8 @@ def test_an_epoch_that_is_gone_on_with_has_the_batches_that_were_left(cifar):
     [
         ("batch=0", "batch must be at least 1"),
         ("batch='8'", "batch must be a int"),
+        ("lr=nan", "lr must be a finite number"),
+        ("weight_decay=-1e-4", "weight_decay must be a finite number"),
         ("bach=8", "unknown setting"),
         ("batch", "line of TOML"),
         ("norm='ln'", "bn, gn"),
@@ -437,6 +439,12 @@ def test_an_epoch_that_is_gone_on_with_has_the_batches_that_were_left(cifar):
 )
 def test_wrong_settings_are_named(line, word, cifar, tmp_path):
     refused(lambda: run("cifar100", cifar, tmp_path, line, variant="resnet18"), word)
+
+
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(Wrong, match="--device 'nonsense' cannot be used here"):
+        command.usable("nonsense")
+    assert command.usable("cpu") == "cpu"
 
 
 def test_wrong_names_are_named(cifar, tmp_path):

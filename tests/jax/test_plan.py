@@ -218,7 +218,7 @@ def test_undeclared_stacks_are_left_alone_where_it_can_be_seen():
     params, modules = scanned(0)
     plan = gct.plan(params, modules=modules)
     assert all(row.axes is None for row in plan.values())
-    assert "declare how layers are stacked" in plan["Dense_0.kernel"].why
+    assert "pass stacked=" in plan["Dense_0.kernel"].why
     # Names alone: the bias of a stacked Dense has two axes, which does not fit.
     assert gct.plan(params, "out_last")["Dense_0.kernel"].axes is None
 

@@ -101,7 +101,7 @@ def test_keras_layers_by_stand_ins():
     plan = gct.plan(model())
     assert weights(plan) == WEIGHTS
     assert len(plan) == len(model().trainable_variables)
-    assert "unknown module" in plan["mine.kernel"].why
+    assert "owned directly by a custom module" in plan["mine.kernel"].why
     assert plan["conv2d.kernel"].why.startswith("Conv2D, ")
     with pytest.raises(ValueError, match="layout must be 'out_last'"):
         gct.plan(model(), "out_first")

@@ -204,7 +204,7 @@ def check_fsdp1_is_an_error():
 def check_fsdp1_with_gc_in_the_backward_pass():
     for original in (False, True):
         model = single.network()
-        gct.attach(None, model, where="gradient")
+        gct.attach(None, model, where="backward")
         model = fsdp1(model, original)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.05)
         single.train(model, optimizer, processes.mine())

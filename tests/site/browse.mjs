@@ -103,6 +103,8 @@ async function tab() {
     const unseen = await ask(unseenTexts);
     if (unseen) problems.push(`has ${unseen} texts that a dark page hides`);
     if (await ask("!!document.querySelector('.projection .handle')")) problems.push(...(await interactive(tell, ask)));
+    if (await ask("!!document.querySelector('.slider input')")) problems.push(...(await dragged(tell, ask)));
+    if (await ask("!!document.querySelector('button.copy')")) problems.push(...(await copied(ask)));
     await set("desktop", "light");
     const hits = query ? await ask(searchHits) : [];
     const { links, ids } = await ask(`({
@@ -154,6 +156,41 @@ async function interactive(tell, ask) {
   const dragged = await shown();
   if (dragged !== "(0.00, 2.00) | 1.00 | (−1.00, 1.00)") problems.push(`dragging gives ${dragged}`);
   return problems;
+}
+
+/** A slider, with the keyboard, as a screen reader knows it, and with a pointer. */
+async function dragged(tell, ask) {
+  const problems = [];
+  const shown = () => ask("[...document.querySelectorAll('.slider .at, .slider .value')].map((node) => node.textContent).join(' | ')");
+  const { nodes } = await tell("Accessibility.getFullAXTree");
+  const named = nodes.filter((node) => node.role?.value === "slider" && node.name?.value);
+  if (!named.length) problems.push("has a slider without a name");
+  await tell("Page.bringToFront");
+  await ask("document.querySelector('.slider').scrollIntoView({ block: 'center', behavior: 'instant' })");
+  await ask("document.querySelector('.slider input').focus({ preventScroll: true })");
+  await ask("new Promise((done) => setTimeout(done, 100))");
+  const before = await shown();
+  const key = { key: "ArrowRight", code: "ArrowRight", windowsVirtualKeyCode: 39 };
+  await tell("Input.dispatchKeyEvent", { type: "keyDown", ...key });
+  await tell("Input.dispatchKeyEvent", { type: "keyUp", ...key });
+  const keyed = await shown();
+  if (keyed === before) problems.push(`the arrow key leaves the slider at ${before}`);
+  const box = await ask("(({ x, y, width, height }) => ({ x, y, width, height }))(document.querySelector('.slider input').getBoundingClientRect())");
+  const at = { x: box.x + 0.9 * box.width, y: box.y + box.height / 2, button: "left", clickCount: 1 };
+  await tell("Input.dispatchMouseEvent", { type: "mousePressed", ...at });
+  await tell("Input.dispatchMouseEvent", { type: "mouseReleased", ...at });
+  if ((await shown()) === keyed) problems.push("the slider does not follow a pointer");
+  return problems;
+}
+
+/** The first button that copies: what it puts into a selection is the code beside it. */
+async function copied(ask) {
+  const said = await ask(`new Promise((done) => {
+    const button = document.querySelector("button.copy");
+    button.click();
+    setTimeout(() => done(button.textContent), 300);
+  })`);
+  return said === "copied" ? [] : [`the button says ${said} after it copied`];
 }
 
 await Promise.all([tab(), tab(), tab()]);

@@ -21,7 +21,7 @@ def test_tables_of_results(monkeypatch, tmp_path):
     case = harness.Case("net, Adam", "base", numbers=1000, tensors=3, floor=28000, seconds=seconds)
     harness.save("cpu_step", {"cpu": "some", "versions": {"numpy": "2"}}, [case])
     text = measured.tables()
-    assert "cpu some, numpy 2." in text and "3 tensors, 1,000 numbers" in text
+    assert "cpu some, numpy 2." in text and "3 tensors, 1,000 elements" in text
     assert "| base | 2.00 | 1 |  | 0.0 |" in text  # the median of 4, 1 and 2 ms
     assert "| ours | 1.00 | 0.50 |" in text
     assert "<svg" in text and "None of these was measured on a GPU" in text
@@ -43,8 +43,9 @@ def test_figures_by_model(monkeypatch, tmp_path):
 
 def test_every_result_that_is_kept_is_shown():
     text = measured.tables() + measured.computed()
-    kept = [file.stem.replace("_", " ") for file in harness.RESULTS.glob("*.json") if file.stem != measured.COMPUTED]
-    assert kept and all(f"## {name.replace('-', ' ')}\n" in text for name in kept)
+    kept = [file for file in harness.RESULTS.glob("*.json") if file.stem != measured.COMPUTED]
+    assert kept and all(f"## {measured.heading(file)}\n" in text for file in kept)
+    assert all(file.stem in measured.HEADINGS for file in kept), "a heading by content"
 
 
 def test_the_page_has_a_place_for_them():

@@ -2,14 +2,18 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
+import nbformat
 import pytest
 from filelock import FileLock
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
 from sphinx.util.inventory import InventoryFile
 
 from docs.extensions.complete import undocumented
@@ -84,6 +88,20 @@ def test_the_notebooks_ran_from_top_to_bottom(site):
         cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
         assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), file.name
         assert not [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"], file.name
+
+
+def test_a_notebook_runs_in_plain_jupyter_with_what_lies_beside_it(site, tmp_path):
+    for name in ("2-projection.ipynb", "drawing.py"):
+        shutil.copy(site / "learn" / name, tmp_path)
+    notebook = nbformat.read(tmp_path / "2-projection.ipynb", as_version=4)
+    sources = [cell.source for cell in notebook.cells]
+    assert not any("docs.learn" in source for source in sources)
+    assert any("from drawing import" in source for source in sources)
+    notebook.cells.append(nbformat.v4.new_code_cell("import matplotlib; matplotlib.get_backend()"))
+    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{tmp_path}/kernel")
+    client = NotebookClient(notebook, km=kernel, timeout=300, resources={"metadata": {"path": tmp_path}})
+    client.execute(cleanup_kc=True)
+    assert "inline" in notebook.cells[-1].outputs[0]["data"]["text/plain"]  # the reader's own plots are shown
 
 
 def test_a_notebook_with_an_error_does_not_build(tmp_path):

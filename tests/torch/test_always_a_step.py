@@ -45,7 +45,7 @@ def test_a_fault_is_said_once_and_the_step_is_taken(monkeypatch, fault, when):
         monkeypatch.setattr(path, "importlib", SimpleNamespace(import_module=broken))
     else:
         monkeypatch.setattr(pytest.importorskip("gc_torch.kernels_cpu"), "compile_for", broken)
-    with pytest.warns(gct.GCWarning, match="PyTorch's own step is taken") as warned:
+    with pytest.warns(gct.GCWarning, match="PyTorch's own step is used") as warned:
         optimizer = steps()
     assert len(warned) == 1
     assert str(fault) in repr(optimizer)

@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -251,7 +253,7 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(dtype, where):
 
 def test_accumulation_commutes():
     model, other = network(), network()
-    gct.attach(None, model, where="gradient")
+    gct.attach(None, model, where="backward")
     gct.attach(optimizer := torch.optim.SGD(other.parameters(), lr=0.0), other)
     for x, y in zip(X.split(3), Y.split(3), strict=True):
         loss_of(model, x, y).backward()
@@ -276,7 +278,7 @@ def test_stepping_twice_on_one_gradient_changes_nothing_more():
 
 def test_clipping_in_both_orders():
     model, other = network(), network()
-    gct.attach(torch.optim.SGD(model.parameters(), lr=0.1), model, where="gradient")
+    gct.attach(torch.optim.SGD(model.parameters(), lr=0.1), model, where="backward")
     gct.attach(optimizer := torch.optim.SGD(other.parameters(), lr=0.1), other)
     backward(model)
     centralized = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)  # after GC
@@ -400,6 +402,51 @@ def test_groups_added_later():
     assert torch.equal(head.weight.grad, torch.ones(3, 3))
 
 
+def _swap(model, i):
+    torch.utils.swap_tensors(model[i].weight, nn.Parameter(torch.randn_like(model[i].weight)))
+
+
+def _swap_two(model, i):
+    torch.utils.swap_tensors(model[i].weight, model[2 - i].weight)
+
+
+def _replace(model, i):
+    model[i].weight = nn.Parameter(torch.randn_like(model[i].weight))
+
+
+def _replace_the_layer(model, i):
+    model[i] = nn.Linear(4, 4)
+
+
+@given(st.lists(st.tuples(st.sampled_from([_swap, _swap_two, _replace, _replace_the_layer]), st.sampled_from([0, 2]))))
+@settings(max_examples=25)
+def test_in_backward_whatever_becomes_of_the_parameters(changes):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    calls = []
+    theirs = model[0].weight.register_hook(calls.append)
+    attached = gct.attach(None, model, where="gradient")
+
+    def means():
+        model.zero_grad()
+        calls.clear()
+        model(torch.randn(5, 4)).square().sum().backward()
+        return [model[i].weight.grad.mean(1).abs().max().item() for i in (0, 2)]
+
+    for change, i in changes:
+        change(model, i)
+        # Of 4 numbers of size below 1,000, whose mean is rounded like each of them.
+        assert max(means()) < 1e-3
+        assert len(calls) <= 1
+        assert "2 of the model's 4" in repr(attached)
+    # Of the model; of two layers and their parameters, as often as a layer was replaced; and what the last change left.
+    replaced = sum(change is _replace_the_layer for change, _ in changes)
+    assert len(attached._hooks._handles) <= 1 + 2 * (2 + replaced) + 2
+    theirs.remove()
+    attached.remove()
+    assert min(means()) > 1e-3
+    assert not calls
+
+
 def test_an_engine_that_puts_views_of_a_flat_parameter_in_their_place():
     """What FSDP1 does in its forward pass: the layers compute with views, and their own parameters get no gradient."""
 
@@ -421,7 +468,7 @@ def test_an_engine_that_puts_views_of_a_flat_parameter_in_their_place():
             return self.module(x)
 
     model, other = network(), network()
-    attached = gct.attach(None, model, where="gradient")
+    attached = gct.attach(None, model, where="backward")
     flat = Flat(model)
     for _ in range(2):
         flat.zero_grad()
@@ -460,14 +507,14 @@ def sgd(model):
     [
         (lambda m: (gct.SGD(m, lr=0.1), m), ValueError, ["gc_torch.SGD centralizes by itself", "torch.optim.SGD"]),
         (lambda m: (gct.AdamW(m), m), ValueError, ["gc_torch.AdamW centralizes by itself", "plan="]),
-        (lambda m: (NoHooks(sgd(m)), m), TypeError, ["NoHooks runs no step hooks", 'where="gradient"']),
+        (lambda m: (NoHooks(sgd(m)), m), TypeError, ["NoHooks runs no step hooks", 'where="backward"']),
         (lambda m: (m, sgd(m)), TypeError, ["model must be a torch.nn.Module", "SGD"]),
         (lambda m: ("adam", m), TypeError, ["optimizer must be a torch.optim.Optimizer", "str"]),
         (lambda m: (None, m), TypeError, ["optimizer must be", "NoneType"]),
         (lambda m: (sgd(m), m, {"nothing": 1}), ValueError, ["'nothing' matches no parameter"]),
         (lambda m: (sgd(m), m, {"*": None}), ValueError, ["nothing to centralize", "6 parameters", "0.weight"]),
         (lambda m: (torch.optim.SGD([m[0].bias], 0.1), m), ValueError, ["nothing to centralize", "1 parameters"]),
-        (lambda m: (sgd(network()), m), ValueError, ["none of the model's 6", "(4, 3, 3)", 'where="gradient"']),
+        (lambda m: (sgd(network()), m), ValueError, ["none of the model's 6", "(4, 3, 3)", 'where="backward"']),
     ],
 )
 def test_what_cannot_be_attached(arguments, error, words):
@@ -486,7 +533,7 @@ def test_what_cannot_be_attached(arguments, error, words):
         (dict(where=None), TypeError, "where must be one of 'step', 'gradient'; got None"),
         (dict(plan=[]), TypeError, "plan must be what gc_torch.plan"),
         (dict(plan=gct.plan(network()), overrides={}), TypeError, "give overrides to the plan"),
-        (dict(where="gradient", overrides={"*": None}), ValueError, "nothing to centralize among the model's"),
+        (dict(where="backward", overrides={"*": None}), ValueError, "nothing to centralize among the model's"),
     ],
 )
 def test_options_that_are_wrong(options, error, words):
@@ -519,7 +566,7 @@ def test_two_optimizers_of_one_model():
     second.step()
     assert model[3].weight.grad.sum(1).abs().max() < 1e-15
     with pytest.raises(ValueError, match="attached already"):
-        gct.attach(None, model, where="gradient"), gct.attach(None, model, where="gradient")
+        gct.attach(None, model, where="backward"), gct.attach(None, model, where="backward")
 
 
 def test_a_sparse_gradient_is_an_error_before_anything_changes():

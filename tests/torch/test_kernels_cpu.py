@@ -72,7 +72,7 @@ def gradients(params, seed):
 
 def made(kind, params, plan, **options):
     optimizer = getattr(gct, kind)(params, lr=0.1, plan=plan, **options)
-    assert "path: Numba\n" in repr(optimizer)
+    assert "implementation: Numba\n" in repr(optimizer)
     return optimizer
 
 
@@ -117,7 +117,9 @@ def test_bfloat16_is_rounded_once(kind, options):
     params, plan = parameters(torch.bfloat16)
     rest = {key: value for key, value in options.items() if key != "maximize"}
     optimizer = getattr(gct, kind)(params, lr=0.1, plan=plan, **options, **({} if kind == "SGD" else {"eps": 1e-2}))
-    assert "Numba" in repr(optimizer) and ("path: Numba\n" in repr(optimizer)) == (options["gc_on"] == "gradient")
+    assert "Numba" in repr(optimizer) and ("implementation: Numba\n" in repr(optimizer)) == (
+        options["gc_on"] == "gradient"
+    )
 
     def stored(p):
         return {name: x.double().numpy().copy() for name, x in optimizer.state.get(p, {}).items()}
@@ -161,7 +163,7 @@ def test_the_number_of_threads_changes_no_bit(kind, on, dtype):
         params, plan = parameters(dtype, shapes=shapes)
         optimizer = getattr(gct, kind)(params, lr=0.1, plan=plan, gc_on=on, weight_decay=0.1)
         alone = dtype == torch.float32 or on == "gradient"
-        assert "path: Numba\n" in repr(optimizer) if alone else "Numba" in repr(optimizer)
+        assert "implementation: Numba\n" in repr(optimizer) if alone else "Numba" in repr(optimizer)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -208,7 +210,7 @@ def test_memory_in_another_order_and_with_gaps():
             for one in (grad, grad * 2, grad.clone().to(memory_format=torch.channels_last)):
                 p.grad = changed(one.clone())
                 optimizer.step()
-            assert changed is torch.clone or (taken == "Numba") == ("path: Numba" in repr(optimizer))
+            assert changed is torch.clone or (taken == "Numba") == ("implementation: Numba" in repr(optimizer))
             ways.append(p.detach().contiguous())
         # Sums of 60 numbers in another order; nothing else differs, and no ĝ here is near 0 against them.
         torch.testing.assert_close(ways[0], ways[1], rtol=0, atol=2e-5)
@@ -318,7 +320,7 @@ def test_without_numba_it_works_and_says_what_would_be_faster():
 optimizer.step()
 assert "gc_torch.kernels_cpu" not in sys.modules
 assert torch.equal(p[:, 0], torch.full((400,), 249.5))
-print("path: fused (without numba, which is not installed: pip install numba makes it faster)" in repr(optimizer))
+print("fused (without numba, which is not installed: pip install numba makes it faster)" in repr(optimizer))
 """
     assert run("import sys\nsys.modules['numba'] = sys.modules['llvmlite'] = None\n" + STEP + code) == ["True"]
 
@@ -332,4 +334,4 @@ def test_where_a_kernel_steps_in():
     p = [torch.nn.Parameter(torch.ones(2, 3))]
     for options, taken in (({}, "Numba"), ({"fused": True}, "Numba"), ({"foreach": True}, "foreach"),
                            ({"foreach": False}, "for-loop"), ({"gc_on": None}, "foreach")):  # fmt: skip
-        assert f"path: {taken}\n" in repr(gct.Adam(p, **options)) or taken == "foreach"
+        assert f"implementation: {taken}\n" in repr(gct.Adam(p, **options)) or taken == "foreach"

@@ -19,7 +19,7 @@ for gc_on, axes, shape in (("gradient", 1, (64, 1000)), ("gradient", 0, (1000, 6
     model.weight.data = torch.randn(shape, generator=generator)
     optimizer = gct.SGD(model, lr=0.1, momentum=0.9, weight_decay=0.01, dampening=0.3, gc_on=gc_on,
                         plan=gct.plan(model, overrides={"weight": axes}))
-    assert "path: Numba" in repr(optimizer), optimizer
+    assert "implementation: Numba" in repr(optimizer), optimizer
     for _ in range(3):
         model.weight.grad = torch.randn(shape, generator=generator)
         optimizer.step()

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gc_torch as gct
-from gc_core.reasons import Proof, Reason, reason_of
+from gc_core.reasons import Reason, Verification, reason_of
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(1))
 
@@ -92,8 +92,8 @@ def test_verify_says_what_products_are():
     """That a factor of the output's side has weight vectors along the rank was once called proven."""
     model = Merged(("p", "q"))
     plan = quiet(gct.plan, model, {"p": 1}, verify=X)
-    assert reason_of(plan["p"].proof) is Proof.FACTOR
-    assert plan["weight"].proof == "candidate: the batch sums over axis 1 (6), override with 1"
+    assert reason_of(plan["p"].verification) is Verification.FACTOR
+    assert plan["weight"].verification == "candidate: the batch sums over axis 1 (6), override with 1"
     with pytest.raises(ValueError, match=r"q: multiplied by another parameter.*p.*overrides=\{'q': None\}"):
         quiet(gct.plan, model, {"q": 1}, verify=X)
 

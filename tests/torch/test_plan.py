@@ -244,7 +244,7 @@ def test_a_subclass_is_its_layer():
             self.extra = nn.Parameter(torch.ones(4, 3))
 
     assert seen(Mine()) == {"weight": (1,), "bias": None, "extra": None}
-    assert reasons(Mine())["extra"].startswith("unknown module")
+    assert reasons(Mine())["extra"].startswith("a parameter owned directly by a custom module")
     assert reasons(Mine())["weight"] == "Mine, stored (out, in)"
 
 
@@ -262,7 +262,7 @@ def test_raw_parameters_are_left_alone_and_the_plan_says_why():
     why = reasons(Vit())
     assert why["pos_embed"].startswith("position") and why["cls_token"].startswith("token")
     assert why["relative_position_bias_table"].startswith("relative-position") and why["bias"] == "bias"
-    assert why["mix"].startswith("unknown module, left alone: override")
+    assert why["mix"].startswith("a parameter owned directly by a custom module: skipped, override")
     assert seen(Vit(), overrides={"mix": 0})["mix"] == (0,)
 
 

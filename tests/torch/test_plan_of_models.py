@@ -128,7 +128,7 @@ def test_a_list_of_modules():
     assert axes(plan) == axes(gct.plan(nn.ModuleList(nets)))
     assert plan.row_of(nets[1].weight) is plan["1.weight"]
     read = gct.plan(nets, batch=lambda nets: (nets[0](torch.ones(1, 4)), nets[1](torch.ones(1, 2, 5))))
-    assert axes(read) == axes(plan) and all(row.proof == "read from the program" for row in read.rows)
+    assert axes(read) == axes(plan) and all(row.verification == "read from the program" for row in read.rows)
     groups = gct.param_groups(nets)
     assert [len(group["params"]) for group in groups] == [3, 3]
     model = plan.model

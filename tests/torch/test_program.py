@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import gc_torch as gct
 from gc_core import axes as ax
-from gc_core.reasons import Proof, Reason, reason_of
+from gc_core.reasons import Reason, Verification, reason_of
 from gc_torch import operations, products, program, reader, tree
 
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
@@ -407,17 +407,17 @@ def test_classes_and_program_agree(kind):
     read, known = plan(model, batch), plan(model, None)
     for row in read.rows:
         assert (row.view, row.axes) == (known[row.name].view, known[row.name].axes), row
-        assert reason_of(row.proof) in (Proof.READ, Proof.NOT_REACHED)
-        assert row.axes is None or row.proof == "read from the program"
+        assert reason_of(row.verification) in (Verification.READ, Verification.NOT_REACHED)
+        assert row.axes is None or row.verification == "read from the program"
 
 
 def test_a_plan_that_was_read_is_never_refused_by_the_numbers():
     """A sum that comes after a product is not seen in one operation; nothing is claimed of it."""
     read = plan(Graph(), X, verify=X)
-    assert read["a"].axes == (2,) and reason_of(read["a"].proof) is Proof.UNCLEAR
+    assert read["a"].axes == (2,) and reason_of(read["a"].verification) is Verification.UNCLEAR
     for kind, (make, batch, _) in KINDS.items():
         for row in plan(make(), batch, verify=batch).rows:
-            assert reason_of(row.proof) is not Proof.CANDIDATE, (kind, row)
+            assert reason_of(row.verification) is not Verification.CANDIDATE, (kind, row)
 
 
 # ---- What is no weight, or cannot be said, is left alone and named
@@ -448,8 +448,8 @@ def test_what_the_batch_does_not_reach_is_said_and_not_guessed():
     model = nn.ModuleDict({"a": nn.Linear(6, 3), "b": nn.Linear(6, 3)})
     model["c"] = Raw((6, 3), lambda x, w: x @ w)
     read = plan(model, lambda model: model["a"](X))
-    assert read["a.weight"].proof == "read from the program"
-    assert read["b.weight"].proof == read["c.w"].proof == "not reached by the batch"
+    assert read["a.weight"].verification == "read from the program"
+    assert read["b.weight"].verification == read["c.w"].verification == "not reached by the batch"
     assert read["b.weight"].axes == (1,) and read["c.w"].axes is None
     assert "2 of 5 were read from what the model does" in " ".join(read.to_text(200).split())
 
@@ -519,9 +519,9 @@ def test_everything_is_as_it_was(fails, real):
         assert "raised while gc_torch.plan ran the model" in caught.value.__notes__[0]
     elif real:
         with pytest.warns(gct.GCWarning, match="ran the model once on the batch, in eval mode"):
-            assert plan(model, X)["layer.weight"].proof == "read from the program"
+            assert plan(model, X)["layer.weight"].verification == "read from the program"
     else:
-        assert plan(model, X)["layer.weight"].proof == "read from the program"
+        assert plan(model, X)["layer.weight"].verification == "read from the program"
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(buffers[name] is x for name, x in model.named_buffers())
@@ -551,7 +551,7 @@ def test_a_batch_that_the_model_does_not_take():
 
 @pytest.mark.parametrize("batch", [X, (X,), {"input": X}, lambda model: model(X)])
 def test_forms_of_a_batch(batch):
-    assert plan(nn.Linear(6, 3), batch)["weight"].proof == "read from the program"
+    assert plan(nn.Linear(6, 3), batch)["weight"].verification == "read from the program"
 
 
 def test_control_flow_that_depends_on_values():

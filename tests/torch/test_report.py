@@ -98,7 +98,7 @@ def test_loss_scaling_leaves_the_shares():
 
 def test_after_gc_nothing_is_left_to_remove():
     model = network()
-    attached = gct.attach(None, model, where="gradient")
+    attached = gct.attach(None, model, where="backward")
     report = gct.report(backward(model))
     assert all(row.share < 1e-12 for row in report.rows)
     attached.remove()

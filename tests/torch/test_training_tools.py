@@ -577,10 +577,12 @@ def test_repr_names_the_path():
     params = list(model.parameters())
     for path, options in PATHS.items():
         text = repr(gct.AdamW(model, plan=model.plan, **options))
-        assert f"path: {'Numba' if path in ('unset', 'fused') else path}" in text
+        assert f"implementation: {'Numba' if path in ('unset', 'fused') else path}" in text
     text = repr(gct.SGD([{"params": params[:4]}, {"params": params[4:], "gc_on": None}], plan=model.plan, foreach=True))
-    assert "Group 0: GC on the gradient of 2 of 4 parameters; path: foreach" in text
-    assert "Group 1: no GC on 10 parameters; path: foreach" in text
+    assert "Group 0: GC on the gradient of 2 of 4 parameters; implementation: foreach" in text
+    assert "Group 1: no GC on 10 parameters; implementation: foreach" in text
     half = [torch.ones(2, 2, dtype=torch.bfloat16)]
-    assert "path: for-loop" in repr(gct.SGD(half, fused=True, gc_on=None))  # where PyTorch's fused one is wrong
+    assert "implementation: for-loop" in repr(
+        gct.SGD(half, fused=True, gc_on=None)
+    )  # where PyTorch's fused one is wrong
     assert copy.deepcopy(gct.SGD(half)).plan is not None

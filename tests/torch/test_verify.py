@@ -1,4 +1,4 @@
-"""plan(model, verify=batch): every kind of layer is proven on its right axes, and on no others."""
+"""plan(model, verify=batch): every kind of layer is verified on its right axes, and on no others."""
 
 import itertools
 import math
@@ -35,7 +35,9 @@ class Raw(nn.Module):
 
 
 def proofs(model, batch, overrides=None):
-    return {name: row.proof for name, row in gct.plan(model, overrides, verify=batch).items() if row.proof}
+    return {
+        name: row.verification for name, row in gct.plan(model, overrides, verify=batch).items() if row.verification
+    }
 
 
 # ---- Every layer that is known
@@ -138,7 +140,7 @@ def others(row):
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_the_right_axes_are_proven_and_all_others_are_refused(kind):
+def test_the_right_axes_are_verified_and_all_others_are_refused(kind):
     make, batch = LAYERS[kind]
     torch.manual_seed(0)
     model = make()
@@ -146,7 +148,7 @@ def test_the_right_axes_are_proven_and_all_others_are_refused(kind):
     on = [row for row in plan.rows if row.axes is not None]
     assert on or "depthwise" in kind
     for row in on:
-        assert row.proof == "verified", row
+        assert row.verification == "verified", row
         for axes in others(row):
             with pytest.raises(ValueError, match=WRONG) as caught:
                 gct.plan(model, {row.name: axes}, verify=batch)
@@ -154,7 +156,7 @@ def test_the_right_axes_are_proven_and_all_others_are_refused(kind):
             # What it tells to write instead is what the plan had.
             override = eval(re.search(r"overrides=(.*)$", str(caught.value))[1], {"gct": gct})
             again = gct.plan(model, override, verify=batch)[row.name]
-            assert again.proof == "verified"
+            assert again.verification == "verified"
             assert math.prod(again.view[axis] for axis in again.axes) == row.fan_in
 
 
@@ -171,7 +173,7 @@ def test_the_groups_of_a_transposed_convolution_must_be_right(groups):
         nn.ConvTranspose1d(8, 3, 2, groups=1) if groups == 1 else nn.ConvTranspose1d(8, 3 * groups, 2, groups=groups)
     )
     batch = torch.randn(1, 8, 4)
-    assert gct.plan(layer, verify=batch)["weight"].proof == "verified"
+    assert gct.plan(layer, verify=batch)["weight"].verification == "verified"
     for other in {1, 2, 4} - {groups}:
         view = gct.View((other, 8 // other, 3, 2), (1, 3))
         with pytest.raises(ValueError, match=WRONG):
@@ -223,9 +225,9 @@ def test_experts_never_over_the_stack(way):
 
 
 @pytest.mark.parametrize("way", ["one by one", "gathered", "grouped"])
-def test_experts_that_no_token_reaches_are_not_proven(way):
+def test_experts_that_no_token_reaches_are_not_verified(way):
     model, batch = Experts(way), (torch.randn(2, 8), torch.tensor([3, 1]))
-    assert proofs(model, batch, {"w": 2}) == {"w": "verified for 8 of 16 outputs, the others were not reached"}
+    assert proofs(model, batch, {"w": 2}) == {"w": "verified for 8 of 16 outputs; the others were not reached"}
     with pytest.raises(ValueError, match=WRONG):
         gct.plan(model, {"w": (0, 2)}, verify=batch)
 
@@ -255,7 +257,9 @@ def test_a_raw_weight_is_a_candidate(use):
     model = Raw(shape, function)
     row = gct.plan(model, verify=X)["w"]
     assert row.axes is None  # it is left alone until somebody says otherwise
-    assert row.proof.startswith("candidate: the batch sums over ax") and row.proof.endswith(f"override with {axes}")
+    assert row.verification.startswith("candidate: the batch sums over ax") and row.verification.endswith(
+        f"override with {axes}"
+    )
     assert proofs(model, X, {"w": axes}) == {"w": "verified"}
 
 
@@ -333,7 +337,7 @@ def test_an_unknown_parametrization_is_seen_through():
     }
 
 
-def test_standardized_weights_are_proven_where_zero_is_no_value():
+def test_standardized_weights_are_verified_where_zero_is_no_value():
     class StandardizedConv2d(nn.Conv2d):
         def forward(self, x):
             w = self.weight.flatten(1)
@@ -345,7 +349,7 @@ def test_standardized_weights_are_proven_where_zero_is_no_value():
         gct.plan(StandardizedConv2d(4, 3, 2), {"weight": 0}, verify=IMAGES)
 
 
-# ---- What is proven is the model as it is, and it stays so
+# ---- What is verified is the model as it is, and it stays so
 
 
 class Busy(nn.Module):
@@ -465,7 +469,7 @@ def test_autocast_and_channels_last_and_a_compiled_model():
     assert proofs(compiled, IMAGES) == {f"_orig_mod.{name}": proof for name, proof in wanted.items()}
 
 
-def test_frozen_parameters_are_proven_too():
+def test_frozen_parameters_are_verified_too():
     layer = nn.Linear(6, 3).requires_grad_(False)
     assert proofs(layer, X) == {"weight": "verified"}
     assert not layer.weight.requires_grad
@@ -489,14 +493,14 @@ def test_forms_of_a_batch(batch):
     assert proofs(nn.Linear(6, 3), batch) == {"weight": "verified"}
 
 
-def test_without_a_batch_nothing_is_proven():
+def test_without_a_batch_nothing_is_verified():
     plan = gct.plan(nn.Linear(6, 3))
-    assert plan["weight"].proof == "" and "verified" not in plan.to_text(100)
+    assert plan["weight"].verification == "" and "verified" not in plan.to_text(100)
 
 
 def test_an_override_afterwards_has_no_proof():
     plan = gct.plan(nn.Linear(6, 3), verify=X).override({"weight": 0})
-    assert plan["weight"].proof == ""
+    assert plan["weight"].verification == ""
 
 
 def test_the_table_and_the_data_say_what_was_shown():
@@ -505,7 +509,7 @@ def test_the_table_and_the_data_say_what_was_shown():
     text = " ".join(plan.to_text(200).split())
     assert "Running the model has verified 1 of these 2." in text
     assert "Linear, stored (out, in); verified" in text and "Linear, stored (out, in); not reached by the batch" in text
-    assert [one["proof"] for one in plan.to_dicts()] == ["verified", "", "not reached by the batch", ""]
+    assert [one["verification"] for one in plan.to_dicts()] == ["verified", "", "not reached by the batch", ""]
     optimizer = gct.SGD(model, lr=0.1, plan=plan)  # it is a plan like any other
     assert optimizer.plan["a.weight"].axes == (1,)
 
@@ -559,7 +563,7 @@ def test_transformers(name, experts):
     model, batch = transformer(name, experts, **TRANSFORMERS[name])
     plan = gct.plan(model, verify=batch)
     on = {name: row for name, row in plan.items() if row.axes is not None}
-    assert {row.proof for row in on.values()} == {"verified"}
+    assert {row.verification for row in on.values()} == {"verified"}
     # No matrix is left out but embeddings, and the head that is tied to one.
     left = {name.rpartition(".")[0] for name, row in plan.items() if row.axes is None and "bias" not in name}
     assert not [name for name in left if re.search(r"proj|router|gate$|experts|c_attn|c_fc", name)]

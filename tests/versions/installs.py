@@ -38,7 +38,7 @@ FIRST_STEPS = {
         "import gc_conformance as g\ntry:\n g.run\nexcept ImportError as error:\n assert g.INSTALL in str(error)",
     ],
     "torch": [TORCH + "assert 'pip install numba' in repr(optimizer), optimizer"],
-    "torch-fast": [TORCH + "assert 'path: Numba' in repr(optimizer), optimizer"],
+    "torch-fast": [TORCH + "assert 'implementation: Numba' in repr(optimizer), optimizer"],
     "jax": [f"import gc_jax as gct; {UPDATE}"],
     "cupy-cuda12": ["import gc_cupy; assert gc_cupy.__version__"],  # an array needs a GPU
     "cupy-cuda13": ["import gc_cupy; assert gc_cupy.__version__"],

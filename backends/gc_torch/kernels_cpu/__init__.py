@@ -1,4 +1,4 @@
-"""The steps of SGD and Adam with GC on a CPU: one pass over all tensors of a table (page `table`), by Numba.
+"""The steps of SGD and Adam with GC on a CPU: one pass over all tensors of a table (module `table`), by Numba.
 
 Memory is what such a step waits for, and it is fastest where each thread walks through a tensor in one long run. A
 gradient must be read twice, for its means and for the step, the second time from a cache:
@@ -8,8 +8,8 @@ gradient must be read twice, for its means and for the step, the second time fro
               row after row. A panel larger than a thread's own cache is walked through by all threads together, first
               for the sums, then for the step: so it is in the cache that they share.
 
-A list of items, cut by the shapes alone, says what there is to do (page `work`), and every sum is added up in an order
-that follows from the shape: the number of threads changes no bit. Sums are in double precision.
+A list of items, cut by the shapes alone, says what there is to do (module `work`), and every sum is added up in an
+order that follows from the shape: the number of threads changes no bit. Sums are in double precision.
 
 Read `steps` (a step), `work`, `run` (what a thread does with an item), then the arithmetic: `rows`, `strips`,
 `columns`, `bfloat16`. `compiling`, `entry` and `threads` are Numba's and OpenMP's side.

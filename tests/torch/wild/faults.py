@@ -50,18 +50,21 @@ def versions_stay():
 def parameters_are_kept():
     """A strong reference to every parameter that was seen."""
     seen, current = [], rows.Rows.current
-    return mock.patch.object(
-        rows.Rows, "current", lambda own, i, params: (seen.append(list(params)), current(own, i, params))[1]
-    )
+
+    def keeping(own, index, params, **how):
+        seen.append(list(params))
+        return current(own, index, params, **how)
+
+    return mock.patch.object(rows.Rows, "current", keeping)
 
 
 def replaced_parameters_are_not_noticed():
     """The rows of a group are those that were found first."""
     current = rows.Rows.current
 
-    def first(own, index, params):
+    def first(own, index, params, **how):
         found = own._rows[index] if index < len(own._rows) else None
-        return found if found is not None and len(found) == len(params) else current(own, index, params)
+        return found if found is not None and len(found) == len(params) else current(own, index, params, **how)
 
     return mock.patch.object(rows.Rows, "current", first)
 

@@ -9,7 +9,9 @@ import argparse
 import copy
 import gc
 import io
+import os
 import sys
+import traceback
 import warnings
 import weakref
 
@@ -474,18 +476,37 @@ def run(sequences, steps=30, seed=None):
     run_state_machine_as_test(machine, settings=settings(**how))
 
 
+def find(fault, sequences, seed):
+    """How the machine ends, in a process of its own, with one of page `faults` put back."""
+    sys.stdout.flush()
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return "found" if code == 1 else f"found: signal {-code}" if code < 0 else ("NOT FOUND", "", "BROKEN")[code]
+    code = 0
+    try:
+        with FAULTS[fault]():
+            run(sequences, seed=seed)
+    except (TypeError, AttributeError):  # the page no longer fits the step: nothing was found
+        traceback.print_exc()
+        code = 2
+    except BaseException:
+        code = 1
+    os._exit(code)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sequences", type=int, default=200)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--no-shrink", action="store_true")
-    parser.add_argument("--fault", help="one of page `faults`, put back")
+    parser.add_argument("--fault", nargs="+", help="of page `faults`, put back one at a time")
     given = parser.parse_args()
     if given.fault:
         from .faults import FAULTS
 
-        with FAULTS[given.fault]():
-            run(given.sequences, seed=given.seed)
+        for name in given.fault:
+            print(name, find(name, given.sequences, given.seed))
     else:
         run(given.sequences, seed=given.seed)
-    print(f"{given.sequences} sequences held")
+        print(f"{given.sequences} sequences held")
