@@ -40,10 +40,8 @@ def matrix(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
         trace.sum_over(made, [axis], packet.__name__, data)
         trace.mark(out, None)
         if not any(is_layer(trace, name) for name in made.roots) and left.ndim == right.ndim == out.ndim > 1:
-            batch: list[int | None] = list(range(out.ndim - 2))
-            trace.twice.output(
-                out, made.roots, [*batch, *((None, out.ndim - 1) if a is None else (out.ndim - 2, None))]
-            )
+            last = (None, out.ndim - 1) if a is None else (out.ndim - 2, None)
+            trace.twice.output(out, made.roots, [*range(out.ndim - 2), *last])
         return None
     return trace.mark(out, None)
 
