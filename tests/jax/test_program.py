@@ -246,6 +246,21 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
     "twice the same way": (lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"], {"w": (4, 4)}, {"w": Reason.READ}),
     "weight and bias": (lambda p, x: x @ p["w"] + p["w"][0], {"w": (4, 4)}, {"w": Reason.DIFFERENT}),
     "not linear": (lambda p, x: x @ jnp.exp(p["w"]), {"w": (4, 3)}, {"w": Reason.NOT_LINEAR}),
+    "experts, all of whose products come first": (
+        lambda p, x: jnp.einsum("bi,eio,be->bo", x[:, 0], p["w"], x[:, 1, :3]),
+        {"w": (3, 4, 6)},
+        {"w": Reason.UNCLEAR},
+    ),
+    "experts, mixed first": (
+        lambda p, x: jnp.einsum("bti,eio,be->bto", x, p["w"], x[:, 1, :3]),
+        {"w": (3, 4, 6)},
+        {"w": Reason.UNCLEAR},
+    ),
+    "products of data with data": (
+        lambda p, x: (x[:, :, None] * x[..., :3, None]).reshape(2, 5, -1) @ p["w"].reshape(12, 6),
+        {"w": (3, 4, 6)},
+        {"w": Reason.UNCLEAR},
+    ),
     "orthogonal": (
         lambda p, x: x @ jax.scipy.linalg.expm(p["w"] - p["w"].T),
         {"w": (4, 4)},
