@@ -193,6 +193,14 @@ def test_scans_over_stacked_layers_along_any_axis():
     assert row_of(lambda w, x, e: jnp.einsum("bti,bio->bto", x, w[e]), (6, 4, 3), X, chosen)[3] == (1,)
 
 
+def test_experts_whose_outputs_are_mixed():
+    def mixed(w, x):
+        outputs = jnp.einsum("beti,eio->beto", jnp.stack([x] * 3, 1), w)
+        return jnp.einsum("bse,beto->bso", x[..., :3], outputs)
+
+    assert row_of(mixed, (3, 4, 6), X)[3] == (1,)
+
+
 def test_what_each_device_has_of_a_weight():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
     spec = jax.sharding.PartitionSpec

@@ -427,7 +427,7 @@ LEFT_ALONE = {
     "looked up and summed over": ((12, 6), lambda x, w: (w[IDS[0, :5]] + x) @ w.T, Reason.TIED_TABLE),
     "experts, all of whose products come first": (
         (4, 6, 3),
-        lambda x, w: torch.einsum("bi,eio,be->bo", x[:, 0], w, x[:, 1, :4]),
+        lambda x, w: (x[:, :1] * x[:, 1, :4, None]).flatten(1) @ w.flatten(0, 1),
         Reason.UNCLEAR,
     ),
     "experts, mixed first": (
@@ -457,6 +457,17 @@ def test_what_is_left_alone_and_why(kind):
     assert row.axes is None and reason_of(row.why) is reason
     if reason in (Reason.FUNCTION, Reason.PRODUCT):
         assert "override with 0" in row.why
+
+
+@pytest.mark.parametrize("equation", ["bti,eio->beto", "beti,eio->beto"])
+def test_experts_whose_outputs_are_mixed_are_read(equation):
+    """Each has given its output before the gates come, or before they are sent back to their places."""
+
+    def mixed(x, w):
+        inputs = x if "e" not in equation.split(",")[0] else torch.stack([x] * 4, 1)
+        return torch.einsum("beto,bse->bso", torch.einsum(equation, inputs, w), x[..., :4])
+
+    assert plan(Raw((4, 6, 3), mixed), X)["w"].axes == (1,)
 
 
 def test_what_the_batch_does_not_reach_is_said_and_not_guessed():
