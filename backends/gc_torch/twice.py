@@ -2,8 +2,8 @@
 
 With gates g, y = Σ gₑ xᵢ W[e, i, o] is a mixture of the experts W[e], whose weight vectors run along i; and it is one
 linear map of all the products gₑ xᵢ, whose run along e and i. Nothing in the program says which is meant. It is seen
-either in the products, made before W comes, or in g W, which is then the weight of another product. A parameter of a
-known layer needs none of this.
+either in the products, made before W comes, or in g W, which is then the weight of a product with several x. Where each
+expert has given its output first, that says it. A parameter of a known layer needs none of this.
 """
 
 from collections.abc import Mapping, Sequence
