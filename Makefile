@@ -71,6 +71,7 @@ bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: m
 	$(PY) -m benchmarks.torch_cpu $(ARGS)
 	$(PY) -m benchmarks.jax_step
 	$(PY) -m benchmarks.plan_time
+	$(PY) -m benchmarks.jax_plan_time
 
 gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs nothing: make gpu GPU_PYTHON=python3
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
@@ -112,7 +113,7 @@ clean:  ## remove .venv and everything built; runs/ stays
 	@touch $@
 
 # Libraries that we do not depend on live in an environment of their own.
-.venv-ports/.ready: .venv/.build examples/ports/requirements.txt
+.venv-ports/.ready: .venv/.build examples/ports/requirements.txt examples/ports/without_dependencies.txt
 	$(PY) -m venv --clear .venv-ports
 	$(subst $(PY),$(PORTS),$(PIP)) hatchling
 	$(subst $(PY),$(PORTS),$(PIP)) --no-build-isolation --editable '.[conformance]' --requirement examples/ports/requirements.txt

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PLACES = ("gradient", "update")
+WAYS = ("kahan", "stochastic")  # to round weights of a narrow dtype, see `low_precision`
 
 
 class Framework(NamedTuple):
@@ -151,6 +152,24 @@ def place(gc_on: Any, *, optional: bool = False) -> None:
         raise TypeError(f"gc_on must be one of {wanted}; got {gc_on!r}")
     if gc_on not in PLACES:
         raise ValueError(f"gc_on must be one of {wanted}; got {gc_on!r}")
+
+
+def low_precision(way: Any) -> None:
+    """Refuse what is not a way to round weights of a narrow dtype, nor None."""
+    wanted = ", ".join(map(repr, WAYS)) + ", or None to round to the nearest"
+    if way is not None and not isinstance(way, str):
+        raise TypeError(f"low_precision must be one of {wanted}; got {way!r}")
+    if way is not None and way not in WAYS:
+        raise ValueError(f"low_precision must be one of {wanted}; got {way!r}")
+
+
+def seed(value: Any) -> int:
+    """An int of 64 bits, which a generator is started with."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
+        raise TypeError(f"seed must be an int from 0 to 2**64 - 1; got {value!r}")
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"seed must be an int from 0 to 2**64 - 1; got {value!r}")
+    return int(value)
 
 
 def sgdm(

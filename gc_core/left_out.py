@@ -10,6 +10,12 @@ from gc_core.reasons import GCWarning, Reason, reason_of
 OPEN = {
     Reason.UNKNOWN, Reason.PARAMETRIZED, Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR, Reason.EQUATION,
     Reason.ELLIPSIS, Reason.BIAS_UNFIT, Reason.NAME_UNCLEAR, Reason.UNDECLARED, Reason.PARAMETERS, Reason.NOT_REACHED,
+    Reason.DIFFERENT, Reason.NOT_LINEAR,
+}  # fmt: skip
+# What a program has said already.
+_READ = {
+    Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR, Reason.PARAMETERS, Reason.NOT_REACHED, Reason.DIFFERENT,
+    Reason.NOT_LINEAR,
 }  # fmt: skip
 
 
@@ -24,8 +30,8 @@ def left_out(plan: Plan, ask: str) -> str | None:
 
     >>> from gc_core import Row, layouts
     >>> plan = Plan([Row("mix", (8, 8), *layouts.left_alone((8, 8), layouts.UNKNOWN))])
-    >>> print(left_out(plan, "plan(model, batch=…)")[:61])
-    GC applies to nothing that trains: it is not known what these
+    >>> print(left_out(plan, "plan(model, batch=…)")[:64])
+    GC applies to nothing that trains: no fan-in is known of mix (8×
     """
     trained = [row for row in plan.rows if not row.frozen]
     meant = [row for row in trained if row.axes is None and reason_of(row.why) is Reason.OVERRIDE]
@@ -41,9 +47,11 @@ def left_out(plan: Plan, ask: str) -> str | None:
     groups = collapsed(unknown, plan)
     shown = [f"{pattern} ({_size(rows)})" for pattern, rows in groups[:6]]
     more = f" and {len(groups) - 6} more" if len(groups) > 6 else ""
+    read = all(reason_of(row.why) in _READ for row in unknown)
+    how = "Say it" if read else f"{ask} reads it from what the model does; or say it"
     return (
-        f"{what}: it is not known what these are: {', '.join(shown)}{more}. {ask} reads it from what the model does; "
-        f"or say it with overrides={{{groups[0][0]!r}: axes}}, where None means to leave it alone"
+        f"{what}: no fan-in is known of {', '.join(shown)}{more}. {how} with overrides={{{groups[0][0]!r}: axes}}, "
+        "where None means to leave it alone"
     )
 
 

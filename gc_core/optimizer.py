@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gc_core import checks
+from gc_core import checks, low_precision
 from gc_core.adam import AdamState, adam_init, adam_update
 from gc_core.arrays import NUMPY
 from gc_core.sgdm import SGDMState, sgdm_init, sgdm_update
@@ -21,8 +21,11 @@ class Optimizer:
     """
 
     framework: ClassVar[checks.Framework] = NUMPY
+    ways: ClassVar[tuple[str, ...]] = checks.WAYS  # of low precision, that it has
 
-    def __init__(self, params: dict[str, Any], axes: Axes, **hyper: Any):
+    def __init__(
+        self, params: dict[str, Any], axes: Axes, *, low_precision: str | None = None, seed: int = 0, **hyper: Any
+    ):
         if not isinstance(params, dict):
             raise TypeError(f"params must be a dict of arrays by name; got {type(params).__qualname__}")
         for name, w in params.items():
@@ -32,6 +35,8 @@ class Optimizer:
         self.axes = {name: checks.axis(axes[name], w.shape, f"axes[{name!r}]") for name, w in params.items()}
         self.check(**hyper)
         self.hyper = hyper
+        self._set_way(low_precision, seed)
+        self.kept: dict[str, Any] = {}  # by name: what rounding has cut off, or the number of random roundings
         self.state = {}
         for name, w in params.items():
             with _naming(name):
@@ -49,6 +54,12 @@ class Optimizer:
         """One parameter's new value and state."""
         raise NotImplementedError
 
+    def _set_way(self, way: str | None, seed: int) -> None:
+        checks.low_precision(way)
+        if way is not None and way not in self.ways:
+            raise NotImplementedError(f"low_precision={way!r} is not provided by {type(self).__module__}")
+        self.low_precision, self.seed = way, checks.seed(seed)
+
     def step(self, grads: Mapping[str, Any]) -> None:
         """Update every parameter that has a gradient.
 
@@ -58,25 +69,55 @@ class Optimizer:
         Raises:
             TypeError, ValueError: as the update functions do; then no parameter and no state has changed.
         """
-        for name, (w, state) in self.updates(grads).items():
+        for name, (w, state, kept) in self.updates(grads).items():
             self.params[name], self.state[name] = w, state
+            if kept is not None:
+                self.kept[name] = kept
 
-    def updates(self, grads: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """What `update` gives for every parameter that has a gradient, by name; nothing is changed yet."""
+    def updates(self, grads: Mapping[str, Any]) -> dict[str, tuple[Any, Any, Any]]:
+        """The new value, state and what else is kept, by name, of what has a gradient; nothing is changed yet."""
         _same_names("grads", grads, self.params)
         new = {}
         for name, grad in grads.items():
             if grad is not None:
                 with _naming(name):
-                    new[name] = self.update(self.params[name], grad, self.state[name], self.axes[name])
+                    new[name] = self._update(name, self.params[name], grad, self.state[name], self.axes[name])
         return new
 
+    def _update(self, name: str, w: Any, grad: Any, state: Any, axis: Any) -> tuple[Any, Any, Any]:
+        if self.low_precision is None or not low_precision.is_low(w.dtype):
+            return *self.update(w, grad, state, axis), None
+        checks.tensors(self.framework, w, grad, state, type(state))
+
+        def update(w, grad, state):
+            return self.update(w, grad, state, axis)
+
+        if self.low_precision == "kahan":
+            compensation = self.kept.get(name, np.zeros_like(w))
+            w, compensation, state = low_precision.kahan_update(update, w, compensation, grad, state)
+            return w, state, compensation
+        count = self.kept.get(name, 0) + 1
+        stream = low_precision.stream(self.seed, 0, list(self.params).index(name))
+        bits = low_precision.random_bits(stream, count, np.arange(w.size).reshape(w.shape))
+        return *low_precision.stochastic_update(update, w, grad, state, bits), count
+
     def state_dict(self) -> dict[str, Any]:
-        """The options and every parameter's state: {"hyper": {…}, "state": {name: {field: value}}}."""
-        return {"hyper": dict(self.hyper), "state": {name: state._asdict() for name, state in self.state.items()}}
+        """The options and every parameter's state: {"hyper": {…}, "state": {name: {field: value}}}.
+
+        With low_precision also {"low_precision": {"way": …, "seed": …, "kept": {name: …}}}.
+        """
+        saved: dict[str, Any] = {
+            "hyper": dict(self.hyper),
+            "state": {name: state._asdict() for name, state in self.state.items()},
+        }
+        if self.low_precision is not None or self.kept:
+            saved["low_precision"] = {"way": self.low_precision, "seed": self.seed, "kept": dict(self.kept)}
+        return saved
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take up a `state_dict()`. The axes stay those of this optimizer.
+        """Take up a `state_dict()`. The axes stay those of this optimizer; its options become those of the other one.
+
+        One without low_precision changes nothing of it here: nothing has been cut off yet.
 
         Raises:
             TypeError, ValueError: it is not the state of this kind of optimizer, or names, shapes or dtypes differ;
@@ -100,10 +141,19 @@ class Optimizer:
             new[name] = state_type(
                 **{field: value.copy() if hasattr(value, "shape") else value for field, value in fields.items()}
             )
+        low = state_dict.get("low_precision")
+        if low is not None:
+            for name, kept in low["kept"].items():
+                _same_names("state_dict['low_precision']['kept']", {**dict.fromkeys(self.params), name: None}, self.params)
+                if hasattr(kept, "shape"):
+                    checks.like(self.framework, self.params[name], f"the compensation of {name}", kept)
+            self._set_way(low["way"], low["seed"])
+        self.kept = {} if low is None else dict(low["kept"])
         self.hyper, self.state = dict(hyper), new
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self.hyper.items())
+        low = {} if self.low_precision is None else {"low_precision": self.low_precision, "seed": self.seed}
+        options = ", ".join(f"{name}={value!r}" for name, value in {**self.hyper, **low}.items())
         on = sum(axis is not None for axis in self.axes.values())
         return f"{type(self).__name__}({options}) with GC on {on} of {len(self.axes)} parameters"
 
@@ -138,6 +188,9 @@ class SGD(Optimizer):
         params: arrays by name; `step` puts new arrays in their place in this dict.
         axes: fan-in axes by name, for every parameter; None: no GC.
         lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on: see `sgdm_update`.
+        low_precision: for weights in float16 and bfloat16: "kahan" or "stochastic", see `gc_core.low_precision`; None:
+            to the nearest.
+        seed: of the random numbers.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -164,6 +217,8 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         decoupled: bool = False,
         gc_on: str = "gradient",
+        low_precision: str | None = None,
+        seed: int = 0,
     ):
         super().__init__(
             params,
@@ -175,6 +230,8 @@ class SGD(Optimizer):
             weight_decay=weight_decay,
             decoupled=decoupled,
             gc_on=gc_on,
+            low_precision=low_precision,
+            seed=seed,
         )
 
     def check(self, **hyper: Any) -> None:
@@ -196,6 +253,7 @@ class Adam(Optimizer):
         params: arrays by name; `step` puts new arrays in their place in this dict.
         axes: fan-in axes by name, for every parameter; None: no GC.
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`.
+        low_precision, seed: see `SGD`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -222,10 +280,13 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         amsgrad: bool = False,
         gc_on: str = "gradient",
+        low_precision: str | None = None,
+        seed: int = 0,
     ):
         super().__init__(
-            params, axes, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on
-        )
+            params, axes, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on,
+            low_precision=low_precision, seed=seed,
+        )  # fmt: skip
 
     def check(self, **hyper: Any) -> None:
         checks.adam(decoupled=self.decoupled, **hyper)
@@ -246,6 +307,7 @@ class AdamW(Adam):
         params: arrays by name; `step` puts new arrays in their place in this dict.
         axes: fan-in axes by name, for every parameter; None: no GC.
         lr, betas, eps, weight_decay, amsgrad, gc_on: see `adam_update`; weight_decay is 0.01 as in PyTorch.
+        low_precision, seed: see `SGD`.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -272,7 +334,10 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
         gc_on: str = "gradient",
+        low_precision: str | None = None,
+        seed: int = 0,
     ):
         super().__init__(
-            params, axes, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on
-        )
+            params, axes, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, gc_on=gc_on,
+            low_precision=low_precision, seed=seed,
+        )  # fmt: skip

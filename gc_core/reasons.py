@@ -43,6 +43,7 @@ class Reason(Enum):
     ORTHOGONAL = "orthogonal parametrization"
     PARAMETRIZED = "unknown parametrization: override if it is the weight"
     SHARED_TABLE = "shared with an embedding: {names}"
+    TIED_TABLE = "a table that is looked up, and summed over elsewhere: tied to a layer"
     SHARED = "shared by layers that read it in different ways: {names}"
     FACTOR = "low-rank factor next to the output: it has no weight vectors of its own"
     FOREIGN = "not a parameter of the model that GC was attached to"

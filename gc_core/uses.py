@@ -61,8 +61,8 @@ def conclusion(shape: Sequence[int], axes: Axes, uses: Sequence[Use]) -> View | 
     >>> axes = of_parameter((8, 3))
     >>> conclusion((8, 3), axes, [Use(Kind.SUMMED, "mm", axes[0])])
     View(shape=(8, 3), axes=(0,), why='read from the program: mm sums over it')
-    >>> conclusion((8, 3), axes, [Use(Kind.SUMMED, "mm", axes[0]), Use(Kind.TABLE, "embedding")]).why
-    'read in different ways: summed over, looked up'
+    >>> conclusion((8, 3), axes, [Use(Kind.SUMMED, "mm", axes[0]), Use(Kind.SUMMED, "mm", axes[1])]).why
+    'read in different ways: summed over axis 0 and axis 1'
     """
     if not uses:
         return None
@@ -72,6 +72,8 @@ def conclusion(shape: Sequence[int], axes: Axes, uses: Sequence[Use]) -> View | 
     kinds = list(dict.fromkeys(use.kind for use in uses))
     if kinds in ([Kind.ADDED, Kind.SCALED], [Kind.SCALED, Kind.ADDED]):
         kinds = [Kind.SCALED]
+    if Kind.TABLE in kinds and Kind.SUMMED in kinds:
+        return layouts.left_alone(shape, Why(Reason.TIED_TABLE))
     if len(kinds) > 1:
         summed = {frozenset(leaves(use.summed)) for use in uses if use.kind is Kind.SUMMED}
         beside = {Kind.ADDED, Kind.SCALED, Kind.OTHER} >= set(kinds) - {Kind.SUMMED}  # as in a penalty on the weight

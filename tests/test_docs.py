@@ -9,8 +9,6 @@ import doctest
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -20,7 +18,9 @@ from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from gc_conformance import cli
 from tests.cupy.gpu import cupy_or_stand_in
 
 ROOT = Path(__file__).parents[1]
@@ -108,9 +108,8 @@ def wrong(command):
             return f"no make target {unknown}" if unknown else None
         case ["gc-conformance", *rest] | ["python", "-m", "gc_conformance", *rest]:
             # --help comes before the work but after the names of subcommands and options are read.
-            suite = [sys.executable, "-m", "gc_conformance", *rest, "--help"]
-            run = subprocess.run(suite, capture_output=True, text=True)
-            return run.stderr if run.returncode else None
+            done = CliRunner().invoke(cli.app, [*rest, "--help"])
+            return done.output if done.exit_code else None
         case ["python", "-m", module, *_]:
             return None if find_spec(module) else f"no module {module}"
         case ["python", file, *_] if file.endswith(".py"):

@@ -15,6 +15,7 @@ class InPlace(core.Optimizer):
     """What the three optimizers share: the arrays stay the same ones, and every launch is prepared before the first."""
 
     framework: ClassVar[checks.Framework] = CUPY
+    ways: ClassVar[tuple[str, ...]] = ()  # weights are rounded to the nearest
 
     def step(self, grads: Mapping[str, Any]) -> None:
         """Update every parameter that has a gradient, in place.
@@ -26,8 +27,8 @@ class InPlace(core.Optimizer):
             TypeError, ValueError: as the update functions do; then no parameter and no state has changed.
         """
         prepared = self.updates(grads)
-        kernels.run([launch for launch, _ in prepared.values()])
-        self.state.update({name: state for name, (_, state) in prepared.items()})
+        kernels.run([launch for launch, _, _ in prepared.values()])
+        self.state.update({name: state for name, (_, state, _) in prepared.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """The options and a copy of every parameter's state: {"hyper": {…}, "state": {name: {field: value}}}."""

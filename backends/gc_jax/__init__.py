@@ -18,6 +18,7 @@ from gc_jax import compat  # noqa: F401  first: it says which JAX is needed
 from gc_jax import arrays
 from gc_jax.adam import adam_init, adam_update
 from gc_jax.arrays import from_numpy, to_numpy
+from gc_jax.low_precision import KahanState, StochasticState
 from gc_jax.operator import centralize
 from gc_jax.plan import plan
 from gc_jax.sgdm import sgdm_init, sgdm_update
@@ -26,9 +27,11 @@ from gc_jax.transform import adam, adamw, centralize_gradients, sgd
 __all__ = [
     "AdamState",
     "GCWarning",
+    "KahanState",
     "Plan",
     "Row",
     "SGDMState",
+    "StochasticState",
     "View",
     "__version__",
     "adam",

@@ -8,7 +8,7 @@ import optax
 
 from gc_core import checks
 from gc_core.plan import Plan
-from gc_jax import compat
+from gc_jax import compat, low_precision
 from gc_jax.adam import bias_correction
 from gc_jax.arrays import JAX, widen
 from gc_jax.rows import arrays_of, centralized, check, check_tree, like_updates, of_the_same_shapes, rows_of
@@ -31,10 +31,22 @@ def decay_or_schedule(weight_decay: Any) -> None:
 
 
 def with_gc(
-    before: list, direction: Any, after: list, learning_rate: Any, plan: Plan | str, gc_on: str | None
+    before: list,
+    direction: Any,
+    after: list,
+    learning_rate: Any,
+    plan: Plan | str,
+    gc_on: str | None,
+    way: str | None,
+    seed: int,
 ) -> optax.GradientTransformationExtraArgs:
-    """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place."""
+    """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place.
+
+    way, seed: of rounding to low precision.
+    """
     check(plan)
+    checks.low_precision(way)
+    seed = checks.seed(seed)
     number_or_schedule("learning_rate", learning_rate, low=None)
     checks.place(gc_on, optional=True)
     last = optax.scale_by_learning_rate(learning_rate)
@@ -42,7 +54,8 @@ def with_gc(
         direction = _on_centralized(direction, plan)
     if gc_on == "update":
         last = _on_centralized(last, plan)
-    return _widened(optax.chain(*before, direction, *after, last), None if gc_on is None else plan)
+    whole = optax.chain(*before, direction, *after, last)
+    return _widened(whole, None if gc_on is None else plan, way, seed)
 
 
 def _on_centralized(transform: Any, plan: Plan | str) -> optax.GradientTransformation:
@@ -54,29 +67,40 @@ def _on_centralized(transform: Any, plan: Plan | str) -> optax.GradientTransform
     return optax.GradientTransformation(transform.init, update)
 
 
-def _widened(transform: Any, plan: Plan | str | None) -> optax.GradientTransformationExtraArgs:
+def _widened(transform: Any, plan: Plan | str | None, way: str | None, seed: int) -> Any:
     """The transformation with half precision computed in float32, and what it gives and keeps rounded once.
 
-    The updates lead: what of the parameters has none (the functions in an Equinox model) is left out.
+    The updates lead: what of the parameters has none (the functions in an Equinox model) is left out. With a `way`, the
+    weights to which the updates lead are those of page `low_precision`.
     """
     transform = optax.with_extra_args_support(transform)
 
     def init(params):
         if plan is not None:
             check_tree(plan, params)
-        return transform.init(arrays_of(params))
+        params = arrays_of(params)
+        inner = transform.init(params)
+        return inner if way is None else low_precision.init(way, seed, inner, params)
 
     def update(updates, state, params=None, **extra):
         if plan is not None:
             rows_of(plan, updates)  # so that a tree that does not fit is refused in these words
+        if way is not None and params is None:
+            raise ValueError(f"low_precision={way!r} needs the parameters: update(grads, state, params)")
         params = like_updates(updates, params)
         of_the_same_shapes(updates, state)
         dtypes = _dtypes(updates)
         if params is not None:  # float32 weights with half gradients get the update that they can hold
             dtypes = jax.tree.map(jnp.promote_types, dtypes, _dtypes(params))
-        wide = (jax.tree.map(lambda leaf: widen(jnp.asarray(leaf)), tree) for tree in (updates, state, params))
-        new, new_state = transform.update(*wide, **extra)
-        return _rounded(new, dtypes), _rounded(new_state, _dtypes(state))
+        inner = state if way is None else state.inner_state
+        wide = [jax.tree.map(lambda leaf: widen(jnp.asarray(leaf)), tree) for tree in (updates, inner, params)]
+        if way is not None:
+            wide[2] = low_precision.exact(way, state, params)
+        new, new_inner = transform.update(*wide, **extra)
+        new_inner = _rounded(new_inner, _dtypes(inner))
+        if way is None:
+            return _rounded(new, dtypes), new_inner
+        return low_precision.stored(way, state, new_inner, new, dtypes, wide[2], params)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -41,6 +41,7 @@ __all__ = [
     "centralize_layer",
     "fan_in_axes",
     "from_numpy",
+    "low_precision",
     "name",
     "optimizer",
     "sgdm_init",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 name = "gc_jax"
+low_precision = checks.WAYS
 
 
 def __getattr__(attribute: str) -> Any:

@@ -27,7 +27,7 @@ def by_program(root: Any, apply: Callable[..., Any] | None, batch: Any, wrt: Any
     if apply is not None and not callable(apply):
         raise TypeError(f"apply must be a function, apply(params, *batch); got {type(apply).__qualname__}")
     arguments = () if batch is None else batch if isinstance(batch, tuple) else (batch,)
-    params, call = _function(root, apply, wrt)
+    params, call = function_of(root, apply, wrt)
     leaves = named_leaves(params)
     trained = [i for i, (_, _, leaf) in enumerate(leaves) if is_float(leaf)]
     if not trained:
@@ -42,7 +42,7 @@ def by_program(root: Any, apply: Callable[..., Any] | None, batch: Any, wrt: Any
     return Plan(rows)
 
 
-def _function(root: Any, apply: Callable[..., Any] | None, wrt: Any) -> tuple[Any, Callable[..., Any]]:
+def function_of(root: Any, apply: Callable[..., Any] | None, wrt: Any = None) -> tuple[Any, Callable[..., Any]]:
     """The tree of parameters of a model, and how it is called with it."""
     kind = library(root)
     if wrt is not None and kind != "nnx":

@@ -142,6 +142,8 @@ def _weight(uses: Sequence[Use], kinds: set[Kind], shape: tuple[int, ...]) -> la
     if any(use.parts or _in_both(use) for use in sums):
         return layouts.left_alone(shape, _IN_PARTS)
     ways = {whole(use.over, shape) for use in sums}
+    if Kind.LOOKED_UP in kinds:
+        return layouts.left_alone(shape, Why(Reason.TIED_TABLE))
     if len(ways) > 1 or kinds != {Kind.CONTRACTED}:
         return layouts.left_alone(shape, Why(Reason.DIFFERENT, ways=", ".join(dict.fromkeys(_ways(uses, shape)))))
     why = Why(Reason.READ, operation=_operations(uses, Kind.CONTRACTED))

@@ -69,12 +69,13 @@ def _passed(jaxpr: Any, live: set[Any]) -> set[Any]:
 
 def _inner(eqn: Any) -> Any:
     """The program of an operation that does nothing but run it (jit, remat, custom derivatives, shard_map)."""
-    name = eqn.primitive.name
-    if name in ("scan", "while", "cond", "pallas_call") or "reduce" in name or "scatter" in name or "sort" in name:
-        return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call"):
         found = eqn.params.get(key)
-        jaxpr = getattr(found, "jaxpr", found)
+        if found is None:
+            continue
+        jaxpr, name = getattr(found, "jaxpr", found), eqn.primitive.name
+        if name in ("scan", "while", "cond", "pallas_call") or "reduce" in name or "scatter" in name or "sort" in name:
+            return None
         if hasattr(jaxpr, "eqns") and _ends(jaxpr) == (len(eqn.invars), len(eqn.outvars)):
             return jaxpr
     return None

@@ -84,6 +84,8 @@ def sgd(
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Mask | None = None,
     decoupled: bool = False,
+    low_precision: str | None = None,
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.sgd` with GC, and with weight decay where GC wants it.
 
@@ -104,6 +106,11 @@ def sgd(
         weight_decay: a number or a schedule; None: no decay.
         mask: the leaves that decay, as in `optax.add_decayed_weights`.
         decoupled: False: L2, added to the gradient; True: added to the step.
+        low_precision: how weights in float16 and bfloat16 are rounded when Optax adds the updates to them. None: to the
+            nearest. "kahan": compensated summation, whose state, `KahanState`, has an array more for each weight.
+            "stochastic": up or down at random; the state is a `StochasticState`. Weights of other dtypes need neither,
+            and have nothing of it. Then `update` needs the parameters. See docs/precision.md.
+        seed: of the random numbers, an int.
 
     Returns:
         A transformation that gives and keeps what `optax.sgd` does: its state has the same structure, unless there is
@@ -133,7 +140,7 @@ def sgd(
     decay = [] if weight_decay is None else [optax.add_decayed_weights(weight_decay, mask)]
     direction = optax.identity() if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
     before, after = ([], decay) if decoupled else (decay, [])
-    return with_gc(before, direction, after, learning_rate, plan, gc_on)
+    return with_gc(before, direction, after, learning_rate, plan, gc_on, low_precision, seed)
 
 
 def adam(
@@ -147,6 +154,8 @@ def adam(
     nesterov: bool = False,
     plan: Plan | str,
     gc_on: str | None = "gradient",
+    low_precision: str | None = None,
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.adam` with GC. For L2 decay put `optax.add_decayed_weights` in front of it, as with Optax's own.
 
@@ -164,6 +173,7 @@ def adam(
         learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov: as in `optax.adam`.
         plan: a plan or a layout, see `centralize_gradients`.
         gc_on: "gradient" (the paper), "update" (the step is centralized instead), or None: no GC.
+        low_precision, seed: see `sgd`.
 
     Returns:
         A transformation that gives and keeps what `optax.adam` does, with a state of the same structure. Half precision
@@ -184,7 +194,7 @@ def adam(
     Source: Yong et al., Gradient Centralization (arXiv 2004.01461), Algorithm 2.
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
-    return with_gc([], direction, [], learning_rate, plan, gc_on)
+    return with_gc([], direction, [], learning_rate, plan, gc_on, low_precision, seed)
 
 
 def adamw(
@@ -200,6 +210,8 @@ def adamw(
     nesterov: bool = False,
     plan: Plan | str,
     gc_on: str | None = "gradient",
+    low_precision: str | None = None,
+    seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.adamw` with GC.
 
@@ -214,6 +226,7 @@ def adamw(
         learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov: as in `optax.adamw`.
         plan: a plan or a layout, see `centralize_gradients`.
         gc_on: "gradient" (the paper), "update" (the step is centralized instead), or None: no GC.
+        low_precision, seed: see `sgd`.
 
     Returns:
         A transformation that gives and keeps what `optax.adamw` does, with a state of the same structure; numbers as in
@@ -234,4 +247,4 @@ def adamw(
     """
     decay_or_schedule(weight_decay)
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
-    return with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on)
+    return with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on, low_precision, seed)

@@ -21,6 +21,7 @@ from gc_torch import compat  # noqa: F401  first: it says which PyTorch is neede
 from gc_torch.adam import adam_init, adam_update
 from gc_torch.arrays import from_numpy, to_numpy
 from gc_torch.attach import Attachment, attach
+from gc_torch.in_backward import StepInBackward, step_in_backward
 from gc_torch.low_rank import center_low_rank
 from gc_torch.operator import centralize
 from gc_torch.optimizer import SGD, Adam, AdamW
@@ -44,6 +45,7 @@ __all__ = [
     "ReportRow",
     "Row",
     "SGDMState",
+    "StepInBackward",
     "View",
     "Why",
     "__version__",
@@ -59,5 +61,6 @@ __all__ = [
     "report",
     "sgdm_init",
     "sgdm_update",
+    "step_in_backward",
     "to_numpy",
 ]

@@ -119,6 +119,11 @@ def attach(
     return made
 
 
+def attached_at_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether GC stands in front of the step of an optimizer."""
+    return optimizer in _optimizers and isinstance(_optimizers[optimizer]._hooks, AtStep)
+
+
 def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) -> None:
     if not isinstance(where, str) or where not in PLACES:
         kind = ValueError if isinstance(where, str) else TypeError
@@ -141,6 +146,11 @@ def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) ->
         )
     if optimizer in _optimizers:
         raise ValueError(f"GC is attached already ({_optimizers[optimizer]}): remove() that first")
+    if where == "step" and hasattr(optimizer, "_in_backward"):
+        raise ValueError(
+            f"{name} steps in backward, where no step() is called that GC could stand in front of: attach with "
+            'where="gradient"'
+        )
     if where == "step" and not (
         hasattr(optimizer, "_optimizer_step_pre_hooks") and getattr(type(optimizer).step, "hooked", False)
     ):

@@ -105,6 +105,25 @@ def divide_(tensors: list[Tensor], number: float) -> None:
             x.div_(number)
 
 
+_scale: Any = torch.amp.GradScaler.scale
+
+
+def guard_scaling(check: Callable[[Any], None] | None) -> None:
+    """Have every loss looked at that an enabled GradScaler is about to scale; None: no more. Stays: it has no hooks."""
+    if check is None:
+        torch.amp.GradScaler.scale = _scale
+        return
+
+    @functools.wraps(_scale)
+    def scale(self: Any, outputs: Any) -> Any:
+        if self.is_enabled():
+            outputs = outputs if isinstance(outputs, Tensor) else tuple(outputs)
+            check(outputs)
+        return _scale(self, outputs)
+
+    torch.amp.GradScaler.scale = scale
+
+
 # Stays: no public name for tensors that have no values.
 _FAKE = _private("torch._subclasses.fake_tensor", "FakeTensor")
 

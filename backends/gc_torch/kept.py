@@ -7,6 +7,7 @@ is looked at, all of it, and nothing else. Of each group a few preparations are 
 
 import operator
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -14,13 +15,26 @@ import torch
 from torch import Tensor
 
 from gc_core.plan import Row
-from gc_torch import prepare
+from gc_torch import low_precision, prepare
 from gc_torch.pieces import Columns
 from gc_torch.prepare import Batch
 from gc_torch.scratch import Scratch
 from gc_torch.signature import Looks, Signature, signature
 
 AT_MOST = 8  # preparations of a group
+
+
+class Part(NamedTuple):
+    """What a step is taken on: a group, or one parameter of it."""
+
+    index: int  # of the group
+    place: int | None  # of the parameter in the group
+    group: dict[str, Any]  # the options, and the parameters
+    state: Mapping[Tensor, dict[str, Any]]  # of these parameters, at least
+
+    def of(self, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """The rows of its parameters, of those of the group."""
+        return rows if self.place is None else rows[self.place : self.place + 1]
 
 
 class One(NamedTuple):
@@ -30,7 +44,7 @@ class One(NamedTuple):
     batches: list[Batch]
     params: list[list[int]]  # of each batch, the places of its parameters in the group
     states: list[list[int]]  # and of their states in the optimizer's
-    names: list[str]  # of the columns of states; empty for one there is not
+    names: list[list[str]]  # of its columns of states; empty for one there is not
     looks: list[Looks]  # of all tensors of each batch
 
 
@@ -38,30 +52,28 @@ class Kept:
     """Preparations of an optimizer, by group."""
 
     def __init__(self) -> None:
-        self._of_group: dict[int, list[One]] = defaultdict(list)  # newest first
+        self._of_part: dict[Any, list[One]] = defaultdict(list)  # newest first
 
     def clear(self) -> None:
         """Forget everything."""
-        self._of_group.clear()
+        self._of_part.clear()
 
     def find(
         self,
-        optimizer: Any,
-        index: int,
+        part: Part,
         options: tuple[Any, ...],
         rows: tuple[Row, ...],
         grads: list[Tensor | None],
     ) -> list[Batch] | None:
-        """The batches of a group, if a preparation that is kept was made from the same; else None."""
-        known = self._of_group.get(index)
+        """Its batches, if a preparation that is kept was made from the same; else None."""
+        known = self._of_part.get(part[:2])
         if not known or torch.compiler.is_compiling():
             return None
-        now, group = signature(options, rows, grads), optimizer.param_groups[index]
-        owners, states = list(optimizer.state), list(optimizer.state.values())
+        now, owners, states = signature(options, rows, grads), list(part.state), list(part.state.values())
         for i, one in enumerate(known):
             if one.signature != now:
                 continue
-            batches = _batches(one, group, grads, owners, states)
+            batches = _batches(one, part.group, grads, owners, states)
             if batches is not None:
                 if i:
                     known.insert(0, known.pop(i))
@@ -69,21 +81,25 @@ class Kept:
         return None
 
     def prepare(
-        self, optimizer: Any, index: int, options: tuple[Any, ...], rows: tuple[Row, ...], scratch: Scratch
+        self, optimizer: Any, part: Part, options: tuple[Any, ...], rows: tuple[Row, ...], scratch: Scratch
     ) -> list[Batch]:
-        """The batches of a group, which are kept if the next step may do the same."""
-        group = optimizer.param_groups[index]
+        """Its batches, which are kept if the next step may do the same."""
+        group = part.group
         params = group["params"]
         grads = [p.grad for p in params]
         with_grad = [row for row, grad in zip(rows, grads, strict=True) if grad is not None]
-        batches = list(prepare.batches(optimizer, group, with_grad, scratch))
+        streams: list[int] = []
+        if group["low_precision"] == "stochastic":
+            places = [i + (part.place or 0) for i, grad in enumerate(grads) if grad is not None]
+            streams = low_precision.streams(part.index, group, places)
+        batches = list(prepare.batches(optimizer, group, with_grad, scratch, streams))
         if torch.compiler.is_compiling() or not batches or not all(batch.may_be_kept for batch in batches):
             return batches
-        names = (*optimizer.states, "step")
-        names = [name if column else "" for name, column in zip(names, batches[0].columns[2:], strict=False)]
+        names = (*optimizer.states, low_precision.STEP, low_precision.COMPENSATION)
         places = {id(p): i for i, p in enumerate(params)}
-        of_state = {id(p): i for i, p in enumerate(optimizer.state)}
-        known = self._of_group[index]
+        owners = optimizer.state if part.place is None else params
+        of_state = {id(p): i for i, p in enumerate(owners)}
+        known = self._of_part[part[:2]]
         known.insert(
             0,
             One(
@@ -91,7 +107,10 @@ class Kept:
                 [batch._replace(group={}, params=[], columns=[]) for batch in batches],
                 [[places[id(p)] for p in batch.params] for batch in batches],
                 [[of_state.get(id(p), -1) for p in batch.params] for batch in batches],
-                names,
+                [
+                    [name if column else "" for name, column in zip(names, batch.columns[2:], strict=False)]
+                    for batch in batches
+                ],
                 [Looks(list(chain.from_iterable(batch.columns))) for batch in batches],
             ),
         )
@@ -104,15 +123,17 @@ def _batches(
 ) -> list[Batch] | None:
     params, found = group["params"], []
     try:
-        for batch, places, of_state, seen in zip(one.batches, one.params, one.states, one.looks, strict=True):
+        for batch, places, of_state, names, seen in zip(
+            one.batches, one.params, one.states, one.names, one.looks, strict=True
+        ):
             mine = [params[i] for i in places]
             columns: Columns = [mine, [grads[i] for i in places]]
             here: list[dict[str, Any]] = []
-            if any(one.names):
+            if any(names):
                 if not all(map(operator.is_, mine, [owners[i] for i in of_state])):
                     return None  # what hashing thousands of parameters would find out
                 here = [states[i] for i in of_state]
-            columns += [[state[name] for state in here] if name else [] for name in one.names]
+            columns += [[state[name] for state in here] if name else [] for name in names]
             if not seen.are_of(list(chain.from_iterable(columns))):
                 return None
             # Positions: `_replace` takes as long as a tensor's whole step.

@@ -7,6 +7,7 @@ the tensors, the table and a list of work, is uploaded when it has changed, with
 import contextlib
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from gc_torch.kernels_gpu_rules import (
     FRESH,
     GUARDED,
     HALF,
+    KAHAN,
     L2,
     LR_TENSOR,
     MAXIMIZE,
@@ -31,6 +33,7 @@ from gc_torch.kernels_gpu_rules import (
     NESTEROV,
     ON_UPDATE,
     SCALED,
+    STOCHASTIC,
 )  # fmt: skip
 
 _TRITON = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32, torch.float64: tl.float64}
@@ -83,17 +86,20 @@ class Steps:
         fresh: bool,
         found_inf: Tensor | None = None,
         grad_scale: Tensor | None = None,
+        streams: Sequence[int] = (),
     ) -> None:
         """One step of parameters of one device and dtype, with the options of their group.
 
         Args:
             kind: "sgd" or "adam".
-            columns: parameters, gradients, states, and Adam's steps, which are on the device.
+            columns: parameters, gradients, states, steps, which are on the device, and compensations.
             seen: the geometry of each parameter.
             fresh: whether this is the first step of SGD.
             found_inf, grad_scale: of a GradScaler, on any device.
+            streams: of random bits for each parameter, where weights are rounded stochastically.
         """
-        tensors, steps = (columns[:5], columns[5]) if kind == "adam" else (columns, None)
+        at = table.PLACES[kind].index(table.STEP)
+        tensors, (steps, compensations) = columns[:at], [*columns[at:], [], []][:2]
         options = {
             ADAM: kind == "adam",
             ON_UPDATE: group["gc_on"] == "update",
@@ -103,10 +109,12 @@ class Steps:
             MOMENTUM: group.get("momentum"),
             FRESH: fresh,
             AMSGRAD: group.get("amsgrad"),
+            KAHAN: compensations,
+            STOCHASTIC: streams,
         }
         p, states = columns[0][0], columns[2]
         self.take(
-            table.rows(tensors, steps, seen), p.device, p.dtype, states[0].dtype if states else p.dtype,
+            table.rows(tensors, steps, seen, compensations, streams), p.device, p.dtype, states[0].dtype if states else p.dtype,
             sum(bit.value for bit, on in options.items() if on), group, found_inf, grad_scale,
             steps[0].dtype if steps else torch.float32,
         )  # fmt: skip
@@ -155,13 +163,13 @@ class Steps:
             numbers = {**numbers, "lr": 0.0 if isinstance(lr, Tensor) else lr}
             *bits, log_beta1, log_beta2 = _numbers(options, numbers, dtype)
             launches = []
-            if options & ADAM.value and len(rows):
+            if options & (ADAM.value | STOCHASTIC.value) and len(rows):
                 a = tl.float64 if dtype == torch.float64 else tl.float32
                 launches.append(
                     (
                         kernels.count, (-(-len(rows) // AT_ONCE),), 4,
                         (now.there, now.corrections, guard, log_beta1, log_beta2, len(rows)),
-                        (options & GUARDED.value, AT_ONCE, _TRITON[step_dtype], a),
+                        (options & (ADAM.value | GUARDED.value | STOCHASTIC.value), AT_ONCE, _TRITON[step_dtype], a),
                     )
                 )  # fmt: skip
             for start, end, kinds in now.work.parts:

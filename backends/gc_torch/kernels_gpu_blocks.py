@@ -29,11 +29,11 @@ _WITH_W = tl.constexpr(3)  # tiles of which the weights are kept as well; of mor
 @triton.jit
 def _from(p, first, ALIGNED: tl.constexpr):
     """The pointers, moved on to a block, which starts at a multiple of 16 bytes if ALIGNED."""
-    w, g, m, v, top = p[0] + first, p[1] + first, p[2] + first, p[3] + first, p[4] + first
+    w, g, m, v, top, c = p[0] + first, p[1] + first, p[2] + first, p[3] + first, p[4] + first, p[5] + first
     if ALIGNED:
         w, g, m = tl.multiple_of(w, 16), tl.multiple_of(g, 16), tl.multiple_of(m, 16)
-        v, top = tl.multiple_of(v, 16), tl.multiple_of(top, 16)
-    return w, g, m, v, top
+        v, top, c = tl.multiple_of(v, 16), tl.multiple_of(top, 16), tl.multiple_of(c, 16)
+    return w, g, m, v, top, c
 
 
 @triton.jit

@@ -27,9 +27,12 @@ SCALED = tl.constexpr(512)  # the gradients are to be divided by grad_scale, and
 GUARDED = tl.constexpr(1024)  # nothing happens where found_inf is not 0
 LR_TENSOR = tl.constexpr(2048)
 HALF = tl.constexpr(4096)  # the parameters are of half precision
+KAHAN = tl.constexpr(8192)  # what rounding cuts off of them is kept
+STOCHASTIC = tl.constexpr(16384)  # they are rounded up or down by random bits
 
-# `p` stands for the pointers to parameter, gradient and up to three states; `n` for the numbers: 0 lr, 1 weight_decay,
-# 2 to 5 what moments are made with, 6 and 7 Adam's corrections, 8 eps, 9 one over the scale; `A` for the precision.
+# `p` stands for the pointers to parameter, gradient, up to three states, and compensation; `n` for the numbers: 0 lr,
+# 1 weight_decay, 2 to 5 what moments are made with, 6 and 7 Adam's corrections, 8 eps, 9 one over the scale, 10 where
+# the parameter begins and 11 the key of its random bits; `A` for the precision.
 
 
 @triton.jit
@@ -122,6 +125,53 @@ def _load(pointers, mask, A: tl.constexpr):
 
 
 @triton.jit
+def _load_weight(p, at, mask, OPTIONS: tl.constexpr, A: tl.constexpr):
+    w = _load(p[0] + at, mask, A)
+    if KAHAN & OPTIONS:
+        w += _load_state(p[5] + at, mask, A)
+    return w
+
+
+@triton.jit
+def _random_bits(places, key):
+    """`gc_core.low_precision.random_bits`."""
+    x = places.to(tl.uint32) ^ key.to(tl.uint32)
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) + (key.to(tl.uint64, bitcast=True) >> 32).to(tl.uint32)
+    x = (x ^ (x >> 14)) * 0x846CA68B
+    return x >> 16
+
+
+@triton.jit
+def _to_neighbour(x, bits, DTYPE: tl.constexpr):
+    """`gc_core.low_precision.rounded_stochastically`."""
+    word = x.to(tl.uint32, bitcast=True)
+    power = word & 0x7F800000  # of 2, the largest up to |x|
+    if DTYPE == tl.bfloat16:
+        up = ((word + bits) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    else:
+        unit = tl.maximum(power.to(tl.float32, bitcast=True), 6.103515625e-05) * 0.0009765625
+        up = tl.floor(tl.div_rn(tl.abs(x), unit) + (bits >> 3).to(tl.float32) * 0.0001220703125) * unit
+        up = (up.to(tl.uint32, bitcast=True) | (word & 0x80000000)).to(tl.float32, bitcast=True)
+    return tl.where(power == 0x7F800000, x, up).to(DTYPE)
+
+
+@triton.jit
+def _store_weight(p, at, mask, x, n, OPTIONS: tl.constexpr):
+    DTYPE: tl.constexpr = p[0].dtype.element_ty
+    if STOCHASTIC & OPTIONS:
+        places = ((p[0] + at).to(tl.int64) - n[10]) // 2
+        tl.store(p[0] + at, _to_neighbour(x, _random_bits(places, n[11]), DTYPE), mask=mask)
+    elif KAHAN & OPTIONS:
+        w = x.to(DTYPE)
+        left = x - w.to(tl.float32)
+        tl.store(p[0] + at, w, mask=mask)
+        _store_state(p[5], at, mask, tl.where(tl.abs(left) < float("inf"), left, 0.0))
+    else:
+        tl.store(p[0] + at, x.to(DTYPE), mask=mask)
+
+
+@triton.jit
 def _load_state(pointers, mask, A: tl.constexpr):
     # Nobody reads a state before the next step: it need not push anything else out of the cache.
     return tl.load(pointers, mask=mask, other=0.0, eviction_policy="evict_first").to(A)
@@ -174,7 +224,7 @@ def read(p, at, mask, n, OPTIONS: tl.constexpr, A: tl.constexpr):
     What a caller does not use of it, the compiler does not load.
     """
     g, x = _load_gradient(p, at, mask, n, OPTIONS, A)
-    w = _load(p[0] + at, mask, A)
+    w = _load_weight(p, at, mask, OPTIONS, A)
     m, v, top = _load_states(p, at, mask, w, OPTIONS, A)
     if L2 & OPTIONS:
         x = tl.fma(n[1], w, x)
@@ -189,7 +239,7 @@ def write(p, at, mask, e, x, n, OPTIONS: tl.constexpr, A: tl.constexpr):
     _, g, w, m, v, top = e
     if not (ON_UPDATE & OPTIONS):
         x, m, v, top = advance(x, w, m, v, top, n, OPTIONS, A)
-    tl.store(p[0] + at, tl.fma(-n[0], x, w).to(p[0].dtype.element_ty), mask=mask)
+    _store_weight(p, at, mask, tl.fma(-n[0], x, w), n, OPTIONS)
     if SCALED & OPTIONS:
         tl.store(p[1] + at, g.to(p[1].dtype.element_ty), mask=mask)
     _store_states(p, at, mask, m, v, top, OPTIONS)
@@ -203,11 +253,11 @@ def begin(p, at, mask, n, OPTIONS: tl.constexpr, A: tl.constexpr):
         tl.store(p[1] + at, g.to(p[1].dtype.element_ty), mask=mask)
     w = x
     if L2 & OPTIONS:
-        w = _load(p[0] + at, mask, A)
+        w = _load_weight(p, at, mask, OPTIONS, A)
         x = tl.fma(n[1], w, x)
     if ON_UPDATE & OPTIONS:
         if DECOUPLED & OPTIONS:
-            w = _load(p[0] + at, mask, A)
+            w = _load_weight(p, at, mask, OPTIONS, A)
         m, v, top = _load_states(p, at, mask, w, OPTIONS, A)
         x, m, v, top = advance(x, w, m, v, top, n, OPTIONS, A)
         _store_states(p, at, mask, m, v, top, OPTIONS)
@@ -221,9 +271,9 @@ def end(p, at, mask, x, w, n, OPTIONS: tl.constexpr, A: tl.constexpr, HAS_W: tl.
     HAS_W: w is what `begin` has given; otherwise it is read, if need be again.
     """
     if not (HAS_W and ((L2 & OPTIONS) or ((ON_UPDATE & OPTIONS) and (DECOUPLED & OPTIONS)))):
-        w = _load(p[0] + at, mask, A)
+        w = _load_weight(p, at, mask, OPTIONS, A)
     if not (ON_UPDATE & OPTIONS):
         m, v, top = _load_states(p, at, mask, w, OPTIONS, A)
         x, m, v, top = advance(x, w, m, v, top, n, OPTIONS, A)
         _store_states(p, at, mask, m, v, top, OPTIONS)
-    tl.store(p[0] + at, tl.fma(-n[0], x, w).to(p[0].dtype.element_ty), mask=mask)
+    _store_weight(p, at, mask, tl.fma(-n[0], x, w), n, OPTIONS)

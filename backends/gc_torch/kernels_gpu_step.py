@@ -8,16 +8,32 @@
 import triton
 import triton.language as tl
 
+from gc_core.low_precision import GOLDEN
 from gc_torch import kernels_gpu_blocks as blocks
 from gc_torch import kernels_gpu_work as list_of_work
 from gc_torch import table
-from gc_torch.kernels_gpu_rules import ADAM, AMSGRAD, GUARDED, LR_TENSOR, MOMENTUM, SCALED, divide, expm1, number, root
+from gc_torch.kernels_gpu_rules import (
+    ADAM,
+    AMSGRAD,
+    GUARDED,
+    KAHAN,
+    LR_TENSOR,
+    MOMENTUM,
+    SCALED,
+    STOCHASTIC,
+    divide,
+    expm1,
+    number,
+    root,
+)
 
 WARPS = 16  # 8 elements a thread: with Adam's four arrays two programs a processor, and 64 KiB of each on their way
 
 _WIDTH = tl.constexpr(len(table.COLUMNS))
 _STATE0, _STATE1, _STATE2 = tl.constexpr(table.STATE0), tl.constexpr(table.STATE1), tl.constexpr(table.STATE2)
 _STEP, _OUTER, _R1 = tl.constexpr(table.STEP), tl.constexpr(table.OUTER), tl.constexpr(table.R1)
+_COMPENSATION, _STREAM, _KEY = tl.constexpr(table.COMPENSATION), tl.constexpr(table.STREAM), tl.constexpr(table.KEY)
+_GOLDEN = tl.constexpr(GOLDEN)
 _INNER, _R2 = tl.constexpr(table.INNER), tl.constexpr(table.R2)
 
 _UNALIGNED = tl.constexpr(list_of_work.UNALIGNED)
@@ -38,7 +54,8 @@ def count(
     rows, corrections, found_inf, log_beta1: tl.int64, log_beta2: tl.int64, tensors: tl.int64,
     OPTIONS: tl.constexpr, BLOCK: tl.constexpr, STEP_DTYPE: tl.constexpr, A: tl.constexpr,
 ):  # fmt: skip
-    """One more step for every tensor, and its two corrections, before any program of `step` reads them."""
+    """One more step for every tensor, and what hangs on it, before any program of `step` reads it: the two corrections
+    of Adam, or the key of random bits, which goes into the table."""
     if GUARDED & OPTIONS:
         if tl.load(found_inf) != 0:
             return
@@ -47,11 +64,18 @@ def count(
     at = tl.load(rows + i * _WIDTH + _STEP, mask=mask, other=0).to(tl.pointer_type(STEP_DTYPE))
     steps = tl.load(at, mask=mask, other=0.0) + 1.0
     tl.store(at, steps, mask=mask)
-    steps = steps.to(A)
-    first = divide(1.0, -expm1(steps * number(log_beta1, A), A), A)
-    second = divide(1.0, root(-expm1(steps * number(log_beta2, A), A), A), A)
-    tl.store(corrections + 2 * i, first, mask=mask)
-    tl.store(corrections + 2 * i + 1, second, mask=mask)
+    if STOCHASTIC & OPTIONS:
+        x = tl.load(rows + i * _WIDTH + _STREAM, mask=mask, other=0).to(tl.uint64, bitcast=True)
+        x += steps.to(tl.int64).to(tl.uint64, bitcast=True) * _GOLDEN
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB
+        tl.store(rows + i * _WIDTH + _KEY, (x ^ (x >> 31)).to(tl.int64, bitcast=True), mask=mask)
+    if ADAM & OPTIONS:
+        steps = steps.to(A)
+        first = divide(1.0, -expm1(steps * number(log_beta1, A), A), A)
+        second = divide(1.0, root(-expm1(steps * number(log_beta2, A), A), A), A)
+        tl.store(corrections + 2 * i, first, mask=mask)
+        tl.store(corrections + 2 * i + 1, second, mask=mask)
 
 
 @triton.jit(do_not_specialize=_NUMBERS, do_not_specialize_on_alignment=_POINTERS)
@@ -72,16 +96,21 @@ def step(
     row = rows + tensor * _WIDTH
     w = tl.load(row).to(tl.pointer_type(DTYPE))
     g = tl.load(row + 1).to(tl.pointer_type(DTYPE))
-    m, v, top = g, g, g
+    m, v, top, left = g, g, g, g
     if (ADAM | MOMENTUM) & OPTIONS:
         m = tl.load(row + _STATE0).to(tl.pointer_type(STATE_DTYPE))
     if ADAM & OPTIONS:
         v = tl.load(row + _STATE1).to(tl.pointer_type(STATE_DTYPE))
         if AMSGRAD & OPTIONS:
             top = tl.load(row + _STATE2).to(tl.pointer_type(STATE_DTYPE))
+    if KAHAN & OPTIONS:
+        left = tl.load(row + _COMPENSATION).to(tl.pointer_type(DTYPE))
+    key = tl.load(row)
+    if STOCHASTIC & OPTIONS:
+        key = tl.load(row + _KEY)
     outer, r1 = tl.load(row + _OUTER), tl.load(row + _R1)
     inner, r2 = tl.load(row + _INNER), tl.load(row + _R2)
-    p = (w, g, m, v, top)
+    p = (w, g, m, v, top, left)
 
     rate = number(lr, A)
     if LR_TENSOR & OPTIONS:
@@ -94,7 +123,7 @@ def step(
         unscale = divide(1.0, tl.load(grad_scale).to(A), A)  # as a GradScaler does: scales are powers of 2
     n = (
         rate, number(decay, A), number(a, A), number(b, A), number(c, A), number(d, A),
-        correction1, correction2, number(eps, A), unscale,
+        correction1, correction2, number(eps, A), unscale, tl.load(row), key,
     )  # fmt: skip
 
     for at in tl.static_range(2 * _UNALIGNED):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from gc_core import checks
-from gc_torch import compat, path, sharded
+from gc_torch import compat, low_precision, path, sharded
 from gc_torch.arrays import TORCH, given
 from gc_torch.model_plan import ModelPlan
 from gc_torch.pieces import Columns
@@ -31,6 +31,11 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
         plan: from `gc_torch.plan(model)`: which axes of which parameter. Without one, it is found for each parameter by
             the module in memory that owns it; where none does, by the rule "out_first", with a warning. "out_first"
             means that rule for all, without one. No state_dict contains or changes it.
+        low_precision: how weights in float16 and bfloat16 are rounded; an option of a group. None: to the nearest, as
+            in PyTorch. "kahan": compensated summation, with a state more, `compensation`. "stochastic": up or down at
+            random. Parameters of other dtypes need neither, and have nothing of it. See docs/precision.md.
+        seed: of the random numbers, which follow from it, the parameter's place in its group, and the step. An option
+            of a group.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -64,18 +69,22 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
         fused: bool | None = None,
         gc_on: str | None = "gradient",
         plan: ModelPlan | str | None = None,
+        low_precision: str | None = None,
+        seed: int = 0,
     ):
         options: dict[str, Any] = dict(
             lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
         )
-        self.check({**options, "gc_on": gc_on})
-        groups = self._groups(params, plan, gc_on=gc_on)
+        ours: dict[str, Any] = dict(gc_on=gc_on, low_precision=low_precision, seed=seed)
+        self.check({**options, **ours, "differentiable": differentiable})
+        groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused
         )
-        self._made(gc_on=gc_on)
+        self._made(**ours)
 
     def check(self, group: dict[str, Any], *, in_step: bool = False) -> None:
+        super().check(group)
         checks.sgdm(
             lr=read(group["lr"]),
             momentum=read(group["momentum"]),
@@ -91,10 +100,12 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
     def columns(self, group: dict[str, Any]) -> Columns:
         params, grads, buffers = [], [], []
         self._init_group(group, params, grads, buffers)
-        return [params, grads, buffers]
+        return [params, grads, buffers, *low_precision.extra_columns(self.state, group, params, None)]
 
     def torch_step(self, group, taken, columns, grad_scale, found_inf):
-        params, grads, buffers = columns
+        params, grads, buffers, *steps = columns
+        for step in steps[0] if steps else ():  # where random numbers hang on it
+            step.add_(1)
         if taken == path.FOREACH and group["nesterov"] and not group["maximize"] and not given(group["weight_decay"]):
             grads = [grad.clone() for grad in grads]  # PyTorch adds the momentum to them in place
         sgd(
@@ -127,6 +138,7 @@ class _AdamSteps(CentralizingOptimizer):
     states = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def check(self, group: dict[str, Any], *, in_step: bool = False) -> None:
+        super().check(group)
         checks.adam(
             lr=read(group["lr"]),
             betas=tuple(map(read, checks.pair("betas", group["betas"]))),
@@ -142,10 +154,10 @@ class _AdamSteps(CentralizingOptimizer):
     def columns(self, group: dict[str, Any]) -> Columns:
         columns: Columns = [[], [], [], [], [], []]
         compat.init_adam_group(self, group, columns)
-        return columns
+        return [*columns[:-1], *low_precision.extra_columns(self.state, group, columns[0], columns[-1])]
 
     def torch_step(self, group, taken, columns, grad_scale, found_inf):
-        params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps = columns
+        params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps, *_ = columns
         counted = steps
         on_tensors = group["differentiable"] or group["capturable"] or torch.compiler.is_compiling()
         if group["gc_on"] and taken != path.FUSED and on_tensors:
@@ -177,16 +189,6 @@ class _AdamSteps(CentralizingOptimizer):
             if step is not count:
                 step.copy_(count)
 
-    def settle(self, taken: str, params: list[Tensor], columns: Columns) -> None:
-        if taken not in (path.FUSED, path.KERNEL):
-            return
-        steps = columns[-1]
-        for i, p in enumerate(params):  # kept on the host for the other paths, unless asked for
-            if steps[i].device != p.device:
-                steps[i] = self.state[p]["step"] = steps[i].to(p.device)
-            if taken == path.KERNEL and steps[i].dtype not in (torch.float32, torch.float64):
-                steps[i] = self.state[p]["step"] = steps[i].float()
-
 
 class Adam(_AdamSteps, torch.optim.Adam):
     """`torch.optim.Adam` with GC: the same arguments, defaults, groups, state and hooks.
@@ -194,7 +196,7 @@ class Adam(_AdamSteps, torch.optim.Adam):
     Formula: that of `adam_update`; weight_decay is L2, added to the gradient.
 
     Args:
-        params, gc_on, plan: see `SGD`.
+        params, gc_on, plan, low_precision, seed: see `SGD`.
         lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay: as in PyTorch.
         foreach, maximize, capturable, differentiable, fused: as in PyTorch.
 
@@ -229,12 +231,16 @@ class Adam(_AdamSteps, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         gc_on: str | None = "gradient",
         plan: ModelPlan | str | None = None,
+        low_precision: str | None = None,
+        seed: int = 0,
     ):
         options: dict[str, Any] = dict(
             lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
         )  # fmt: skip
-        ours = dict(gc_on=gc_on, decoupled_weight_decay=decoupled_weight_decay)
-        self.check({**options, **ours})
+        ours: dict[str, Any] = dict(
+            gc_on=gc_on, low_precision=low_precision, seed=seed, decoupled_weight_decay=decoupled_weight_decay
+        )
+        self.check({**options, **ours, "differentiable": differentiable})
         groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, foreach=foreach, maximize=maximize, capturable=capturable,
@@ -250,7 +256,7 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
     update it is.
 
     Args:
-        params, gc_on, plan: see `SGD`.
+        params, gc_on, plan, low_precision, seed: see `SGD`.
         lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable, differentiable, fused: as in PyTorch.
 
     Raises:
@@ -283,10 +289,14 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         fused: bool | None = None,
         gc_on: str | None = "gradient",
         plan: ModelPlan | str | None = None,
+        low_precision: str | None = None,
+        seed: int = 0,
     ):
         options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
-        ours = dict(gc_on=gc_on, decoupled_weight_decay=True)
-        self.check({**options, **ours})
+        ours: dict[str, Any] = dict(
+            gc_on=gc_on, low_precision=low_precision, seed=seed, decoupled_weight_decay=True
+        )
+        self.check({**options, **ours, "differentiable": differentiable})
         groups = self._groups(params, plan, **ours)
         super().__init__(
             groups, **options, maximize=maximize, foreach=foreach, capturable=capturable,

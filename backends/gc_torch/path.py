@@ -53,7 +53,7 @@ class Unavailable(ImportError):
 def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     """The page with the kernel for a group whose path is fused; None: there is none, or it cannot take the options."""
     page = KERNELS.get(device.type)
-    if page is None or group["gc_on"] is None or not sees_numbers(group) or memory.is_watched():
+    if page is None or is_plain(group) or not sees_numbers(group) or memory.is_watched():
         return None
     if page not in _loaded:
         try:
@@ -70,6 +70,11 @@ def kernels(group: dict[str, Any], device: torch.device) -> ModuleType | None:
     if device.type == "cuda" and _loaded[page] is not None and not _is_known(device):
         return None
     return _loaded[page]
+
+
+def is_plain(group: dict[str, Any]) -> bool:
+    """Whether all that is asked for is what PyTorch's own optimizer does."""
+    return group["gc_on"] is None and group["low_precision"] is None
 
 
 def is_ready(kernel: ModuleType, kind: str, dtype: torch.dtype) -> bool:
@@ -146,7 +151,7 @@ def choose(group: dict[str, Any], params: list[Tensor]) -> tuple[str, str]:
         return LOOP, LOOP
     # Without GC, and nothing asked for, results are those of PyTorch's own choice to the last bit.
     default = _default(group, params)
-    return (default if group["gc_on"] is None or not _fused_is_offered(group, params) else FUSED), default
+    return (default if is_plain(group) or not _fused_is_offered(group, params) else FUSED), default
 
 
 def fused_is_right(kind: str, w: Tensor, others: Sequence[Tensor], *, widened: bool) -> bool:

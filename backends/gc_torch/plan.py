@@ -145,6 +145,7 @@ def warn_if_left_out(plan: Plan, *, stacklevel: int = 2) -> None:
 _NOT_DECAYED = {
     Reason.BIAS, Reason.NORM, Reason.EMBEDDING, Reason.POSITION, Reason.TOKEN, Reason.RELATIVE_POSITION,
     Reason.BIAS_KV, Reason.LAYER_SCALE, Reason.SCALE, Reason.ACTIVATION, Reason.MAGNITUDE, Reason.SHARED_TABLE,
+    Reason.TIED_TABLE,
 }  # fmt: skip
 
 

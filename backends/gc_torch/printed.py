@@ -8,7 +8,7 @@ from typing import Any
 from gc_core import left_out
 from gc_core.plan import Plan, Row
 from gc_core.reasons import GCWarning, Reason, reason_of
-from gc_torch import path, prepare, sharded
+from gc_torch import low_precision, path, prepare, sharded
 
 
 def optimizer(one: Any, plain: str) -> str:
@@ -20,7 +20,7 @@ def optimizer(one: Any, plain: str) -> str:
     """
     lines = [plain.removesuffix(")")]
     for i, group in enumerate(one.param_groups):
-        group.setdefault("gc_on", one.defaults["gc_on"])  # put among the groups by hand
+        one.complete(group)
         rows = one._rows(i, shapes=True)
         params = [sharded.local(p) for p in group["params"]]
         first, otherwise = path.choose(group, params)
@@ -31,13 +31,17 @@ def optimizer(one: Any, plain: str) -> str:
                 kernel = prepare.kernel_for(one.kind, group, p, sharded.row_of_shard(whole, row), p, (), ready=False)
             if kernel is not None:
                 found.add(kernel[0].NAME)
-            elif first == path.FUSED and not path.fused_is_right(one.kind, p, (), widened=group["gc_on"] is not None):
+            elif first == path.FUSED and not path.fused_is_right(one.kind, p, (), widened=not path.is_plain(group)):
                 found.add(otherwise)
             else:
                 found.add(first)
         why = path.why_no_kernel(group, params) if path.FUSED in found else None
         used = ", ".join(sorted(found)) + (f" ({why})" if why else "")
         lines.append(f"Group {i}: {_gc(group, rows)}; implementation: {used}\n")
+        if said := low_precision.said(group, params):
+            lines.append(f"  {said}\n")
+    if "_in_backward" in vars(one):
+        lines.append(f"{one._in_backward}\n")
     return "".join([*lines, ")"])
 
 
@@ -89,16 +93,24 @@ def warn_if_left_out(now: Plan, given: Any, stacklevel: int) -> None:
         left_out.warn_if_left_out(now, "gc_torch.plan(model, batch=…)", stacklevel=stacklevel)
 
 
-def warn_of_loaded_gc(current: Sequence[dict[str, Any]], loaded: Sequence[dict[str, Any]]) -> None:
-    """Say if a checkpoint puts GC in another place than the constructor did."""
+def warn_if_idle(groups: Sequence[dict[str, Any]], stacklevel: int) -> None:
+    """Say if an option for weights of low precision is set, and there are none."""
+    asked = [group for group in groups if group["low_precision"] is not None]
+    if asked and not any(low_precision.way_for(group, p) for group in asked for p in group["params"]):
+        warnings.warn(low_precision.said(asked[0], asked[0]["params"]), GCWarning, stacklevel=stacklevel)
+
+
+def warn_of_loaded(current: Sequence[dict[str, Any]], loaded: Sequence[dict[str, Any]]) -> None:
+    """Say if a checkpoint puts GC in another place than the constructor did, or rounds weights in another way."""
     for i, (now, new) in enumerate(zip(current, loaded, strict=False)):
-        if now.get("gc_on") != new.get("gc_on"):
-            warnings.warn(
-                f"the state_dict has gc_on={new.get('gc_on')!r} for group {i}, which had {now.get('gc_on')!r}: it is "
-                "loaded, like every option. To keep yours, set optimizer.param_groups[…]['gc_on'] after loading",
-                GCWarning,
-                stacklevel=5,
-            )
+        for option in ("gc_on", "low_precision"):
+            if now.get(option) != new.get(option):
+                warnings.warn(
+                    f"the state_dict has {option}={new.get(option)!r} for group {i}, which had {now.get(option)!r}: it is "
+                    f"loaded, like every option. To keep yours, set optimizer.param_groups[…][{option!r}] after loading",
+                    GCWarning,
+                    stacklevel=5,
+                )
 
 
 def _names(rows: Sequence[Row]) -> str:

@@ -34,11 +34,28 @@ def matrix(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
         trace.as_layer(Made({}, layer=layer))
     elif a is not None and a.layer is not None:
         trace.as_layer(a)
-    elif a is not None:
-        trace.sum_over(a, [at_left], packet.__name__)
-    elif b is not None:
-        trace.sum_over(b, [at_right], packet.__name__)
+    elif a is not None or b is not None:
+        made, axis, data = (b, at_right, left) if a is None else (a, at_left, right)
+        assert made is not None
+        trace.sum_over(made, [axis], packet.__name__, data)
+        trace.mark(out, None)
+        if not any(is_layer(trace, name) for name in made.roots) and left.ndim == right.ndim == out.ndim > 1:
+            batch: list[int | None] = list(range(out.ndim - 2))
+            trace.twice.output(out, made.roots, [*batch, *((None, out.ndim - 1) if a is None else (out.ndim - 2, None))])
+        return None
     return trace.mark(out, None)
+
+
+def of_data(trace: Trace, packet: Any, args: Any) -> None:
+    """A product in which no parameter is: one may have made its weight."""
+    if packet in MATRIX:
+        left, right = (args[i] for i in MATRIX[packet][:2])
+        trace.made_weights(left, [left.ndim - 1], [left.ndim - 2] if left.ndim > 1 else [])
+        trace.made_weights(right, [max(right.ndim - 2, 0)], [right.ndim - 1] if right.ndim > 1 else [])
+    elif packet in CONVOLUTIONS:
+        axes = list(range(args[1].ndim))
+        out, *over = [1, 0, *axes[2:]] if args[6] else axes
+        trace.made_weights(args[1], over, [out])
 
 
 def _which(

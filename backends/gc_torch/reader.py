@@ -47,6 +47,9 @@ class Reader(TorchDispatchMode):
             return out
         data = any(map(self.trace.is_data, tensors)) and func is not aten.lift_fresh.default
         self.trace.mark(out, None, quiet=not data)
+        if data:
+            self.trace.twice.follow(packet, args, out)
+            products.of_data(self.trace, packet, args)
         if data and compat.is_mutable(func) and isinstance(args[0], Tensor):
             self.trace.quiet.pop(id(args[0]), None)
         return out

@@ -46,6 +46,18 @@ def local_grad(p: Tensor, grad: Any) -> Tensor:
     return grad.to_local()
 
 
+def first_of_shard(p: Any) -> list[int]:
+    """Where, along each axis of a DTensor, the shard of this device begins; of another tensor zeros."""
+    first = [0] * p.ndim
+    if is_sharded(p):
+        left = list(p.shape)
+        for mesh_dim, size, axis in _shards(p):
+            each, mine = -(-left[axis] // size), p.device_mesh.get_local_rank(mesh_dim)
+            first[axis] += min(each * mine, left[axis])
+            left[axis] = max(0, min(each, left[axis] - each * mine))
+    return first
+
+
 def sharded_like(p: Any, shard: Tensor) -> Tensor:
     """A shard as part of a tensor that is split as p is."""
     if not is_sharded(p):

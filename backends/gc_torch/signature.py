@@ -17,7 +17,7 @@ from gc_torch import compat, memory, path
 from gc_torch.arrays import given
 
 # The options of a group that decide what is done with its parameters; of these only whether there is one.
-OPTIONS = ("gc_on", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
+OPTIONS = ("gc_on", "low_precision", "seed", "fused", "foreach", "capturable", "differentiable", "amsgrad", "maximize")
 WHETHER = ("momentum", "weight_decay")
 
 

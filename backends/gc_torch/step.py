@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import compat, memory, path, prepare, printed, sharded
+from gc_torch import compat, low_precision, memory, path, prepare, printed, sharded
 from gc_torch.arrays import TORCH, as_scalar
-from gc_torch.kept import Kept
+from gc_torch.kept import Kept, Part
 from gc_torch.model_plan import ModelPlan
 from gc_torch.owners import CONTAINERS
 from gc_torch.pieces import Columns
@@ -32,16 +32,23 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     """What the three optimizers share."""
 
     kind: ClassVar[str]
-    states: ClassVar[tuple[str, ...]]  # by parameter, of the parameter's shape and dtype
+    states: ClassVar[tuple[str, ...]]  # by parameter, of the parameter's shape and dtype, but for the compensation
 
     # -- what each of the three says -------------------------------------------------------------------------------
 
     def check(self, group: dict[str, Any], *, in_step: bool = False) -> None:
         """Raise if an option of a group is wrong; in a step, only if it would spoil the weights."""
-        raise NotImplementedError
+        way = group.get("low_precision")
+        checks.low_precision(way)
+        checks.seed(group.get("seed", 0))
+        if way is not None and group.get("differentiable"):
+            raise ValueError(f"low_precision must be None where differentiable is set, for rounding has no derivative; got {way!r}")  # noqa: E501
 
     def columns(self, group: dict[str, Any]) -> Columns:
-        """Parameters with a gradient, their gradients and their states, which are made where there are none."""
+        """Parameters with a gradient, their gradients, their states, steps and compensations: made where there are none.
+
+        What the optimizer does not have is an empty list.
+        """
         raise NotImplementedError
 
     def torch_step(
@@ -51,7 +58,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def settle(self, taken: str, params: list[Tensor], columns: Columns) -> None:
-        """Have the states as the path wants them."""
+        """Have the steps as the path wants them."""
+        if taken not in (path.FUSED, path.KERNEL):
+            return
+        steps = columns[2 + len(self.states)]
+        for i, p in enumerate(params if steps else ()):  # kept on the host for the other paths, unless asked for
+            if steps[i].device != p.device:
+                steps[i] = self.state[p]["step"] = steps[i].to(p.device)
+            if taken == path.KERNEL and steps[i].dtype not in (torch.float32, torch.float64):
+                steps[i] = self.state[p]["step"] = steps[i].float()
 
     def remember(self, params: list[Tensor], columns: Columns) -> None:
         """Keep what a step has put into the columns, where they are not the state itself."""
@@ -98,6 +113,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._find_rows(stacklevel=4)
         if any(group["gc_on"] is not None for group in self.param_groups):
             printed.warn_if_left_out(self.plan, plan, stacklevel=5)
+        printed.warn_if_idle(self.param_groups, stacklevel=5)
 
     def _start(self) -> None:
         self._plans = self.__dict__.get("_plans", 0) + 1  # how many there have been: a compiler compares it
@@ -191,7 +207,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for group, now in zip(state["param_groups"], current, strict=False):
             for option, value in now.items():
                 group.setdefault(option, value)
-        printed.warn_of_loaded_gc(current, state["param_groups"])
+        printed.warn_of_loaded(current, state["param_groups"])
         for group in current:
             for p in group["params"]:
                 if of_p := state["state"].get(p):
@@ -254,21 +270,27 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         self._step()
 
     def _step(self) -> None:
+        parts = [Part(i, None, group, self.state) for i, group in enumerate(self.param_groups)]
+        self._step_parts(parts, *self._asked())
+
+    def _asked(self) -> list[list[Any]]:
+        """What the options of each group decide, once they have been checked; and its rows."""
         groups = self.param_groups
-        options = [self._options(i, group) for i, group in enumerate(groups)]
-        every = [self._rows(i) for i in range(len(groups))]
-        grads = [[p.grad for p in group["params"]] for group in groups]
-        kept = [self._kept.find(self, i, options[i], every[i], grads[i]) for i in range(len(groups))]
+        return [[self._options(i, group) for i, group in enumerate(groups)], [self._rows(i) for i in range(len(groups))]]
+
+    def _step_parts(self, parts: list[Part], options: list[Any], every: list[tuple[Row, ...]]) -> None:
+        grads = [[p.grad for p in part.group["params"]] for part in parts]
+        kept = [self._kept.find(part, options[i], every[i], grads[i]) for i, part in enumerate(parts)]
         if None in kept:
-            for i, group in enumerate(groups):
+            for i, part in enumerate(parts):
                 if kept[i] is None:
-                    self._check_group(group, every[i])
+                    self._check_group(part.group, every[i])
         if None in kept and not torch.compiler.is_compiling():
             # What was kept is of the same shapes; anything else may have data of another shape by now.
-            every = [self._rows(i, shapes=kept[i] is None) for i in range(len(groups))]
+            every = [part.of(self._rows(part.index, shapes=kept[i] is None)) for i, part in enumerate(parts)]
         batches: list[Batch] = []
         for i, found in enumerate(kept):
-            batches += self._kept.prepare(self, i, options[i], every[i], self._scratch) if found is None else found
+            batches += self._kept.prepare(self, parts[i], options[i], every[i], self._scratch) if found is None else found
 
         # A GradScaler leaves these to optimizers that were asked for the fused step.
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
@@ -289,9 +311,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if batch.path == path.KERNEL:
             if batch.fresh:  # zeros, for a step that finds an infinity leaves them
                 columns = [*columns[:2], [torch.zeros_like(p) for p in columns[0]], *columns[3:]]
-            batch.steps.step(self.kind, group, columns, batch.geometries, batch.fresh, found_inf, grad_scale)
+            batch.steps.step(
+                self.kind, group, columns, batch.geometries, batch.fresh, found_inf, grad_scale, batch.streams
+            )
         elif batch.by_our_rules:
-            batch.steps.step(self.torch_step, group, batch.path, batch.params, columns, batch.rows, found_inf)
+            batch.steps.step(self.torch_step, batch, columns, found_inf)
         else:
             self.torch_step(group, batch.path, columns, grad_scale, found_inf)
         if not batch.kept and not batch.may_be_kept:  # elsewhere the states are what they were
@@ -304,8 +328,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if torch.compiler.is_compiling():
             self.check(group, in_step=True)
             return deciding(group)
-        if "gc_on" not in group:  # put among the groups by hand
-            group["gc_on"] = self.defaults["gc_on"]
+        self.complete(group)
         values = [value for name, value in group.items() if name != "params"]
         known = self._checked.get(index)
         # By identity: a number that is equal may be of another type, and a tensor may hold another number.
@@ -318,6 +341,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if all(type(x) in (float, int, bool, str, type(None)) for x in numbers):
             self._checked[index] = values, decided
         return decided
+
+    def complete(self, group: dict[str, Any]) -> None:
+        """Give a group that was put among the others by hand the options that are ours."""
+        if "gc_on" not in group or "low_precision" not in group:
+            for option in ("gc_on", *low_precision.OPTIONS):
+                group.setdefault(option, self.defaults[option])
 
     def _check_group(self, group: dict[str, Any], rows: tuple[Row, ...]) -> None:
         for p, row in zip(group["params"], rows, strict=True):
@@ -341,6 +370,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if not state:
             return
         self._check_kind(state)
+        kept = state.get(low_precision.COMPENSATION)
+        if kept is not None and low_precision.way_for(group, p) == "kahan":
+            sharded.check_like(p, "the state's compensation", kept)
+            _check_like(p, "the state's compensation", kept)
+            _check_memory("the state's compensation", kept)
         for name in self.states:
             value = state.get(name)
             if name == "max_exp_avg_sq":
@@ -353,7 +387,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                 _check_memory(f"the state's {name}", value)
                 if value is not None and value.layout not in (torch.strided, grad.layout):
                     checks.array(TORCH, f"the state's {name}", value)
-        if self.kind == "adam":
+        if self.kind == "adam" or (low_precision.way_for(group, p) == "stochastic" and "step" in state):
             step = state["step"]
             if not isinstance(step, Tensor) or step.numel() != 1:
                 raise TypeError(f"the state's step must be a torch.Tensor of one number; got {step!r}")

@@ -21,10 +21,20 @@ from gc_core.plan import Row
 from gc_torch.arrays import is_dense
 
 # Addresses: the parameter, its gradient, its states in the order of `states` of the optimizer (SGD: momentum_buffer;
-# Adam: exp_avg, exp_avg_sq, max_exp_avg_sq), Adam's step. 0 where there is none.
-COLUMNS = ("w", "grad", "state0", "state1", "state2", "step", "outer", "r1", "inner", "r2", "centralize")
-W, GRAD, STATE0, STATE1, STATE2, STEP, OUTER, R1, INNER, R2, CENTRALIZE = range(len(COLUMNS))
-WRITTEN = (W, STATE0, STATE1, STATE2)
+# Adam: exp_avg, exp_avg_sq, max_exp_avg_sq), what rounding has cut off, the number of steps. 0 where there is none.
+# Then of random bits the stream, and a word for the key that a kernel makes of it and of the step.
+COLUMNS = (
+    "w", "grad", "state0", "state1", "state2", "compensation", "step", "stream", "key",
+    "outer", "r1", "inner", "r2", "centralize",
+)  # fmt: skip
+W, GRAD, STATE0, STATE1, STATE2, COMPENSATION, STEP, STREAM, KEY = range(9)
+OUTER, R1, INNER, R2, CENTRALIZE = range(9, len(COLUMNS))
+WRITTEN = (W, STATE0, STATE1, STATE2, COMPENSATION)
+# Where the columns of an optimizer go; the last two may be missing, any may be empty.
+PLACES = {
+    "sgd": (W, GRAD, STATE0, STEP, COMPENSATION),
+    "adam": (W, GRAD, STATE0, STATE1, STATE2, STEP, COMPENSATION),
+}
 
 
 class Geometry(NamedTuple):
@@ -81,21 +91,29 @@ def geometry(p: Tensor, row: Row | None) -> Geometry | None:
     return Geometry(outer, r1, inner, r2, 1)
 
 
-def rows(columns: Sequence[Sequence[Tensor] | None], steps: Sequence[Tensor] | None, seen: Sequence[Geometry]):
+def rows(
+    columns: Sequence[Sequence[Tensor] | None],
+    steps: Sequence[Tensor] | None,
+    seen: Sequence[Geometry],
+    compensations: Sequence[Tensor] | None = None,
+    streams: Sequence[int] = (),
+):
     """The table: an array of int64, of shape (tensors, len(COLUMNS)).
 
     Args:
         columns: parameters, gradients, and up to three lists of states; None or empty for one there is not.
-        steps: Adam's steps, or None.
+        steps: the numbers of steps, or None.
         seen: the geometry of each parameter.
+        compensations: what rounding has cut off, or None.
+        streams: of random bits, where weights are rounded stochastically.
     """
     table = np.zeros((len(seen), len(COLUMNS)), np.int64)
     table[:, OUTER:] = np.array(seen, np.int64).reshape(-1, len(Geometry._fields))
-    for index, tensors in enumerate(columns):
+    for index, tensors in [*enumerate(columns), (STEP, steps), (COMPENSATION, compensations)]:
         if tensors:
             table[:, index] = addresses(tensors)
-    if steps:
-        table[:, STEP] = addresses(steps)
+    if streams:
+        table[:, STREAM] = np.array(streams, np.uint64).view(np.int64)
     return table
 
 

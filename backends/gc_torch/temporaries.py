@@ -5,16 +5,19 @@ they are written until the step has read them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gc_core.plan import Row
-from gc_torch import path, sharded
+from gc_torch import low_precision, path, sharded
 from gc_torch.arrays import as_scalar, given, is_half
 from gc_torch.pieces import Columns, Piece, Rows, inside, pieces, with_outs
 from gc_torch.scratch import Scratch
+
+if TYPE_CHECKING:
+    from gc_torch.prepare import Batch
 
 Lender = Callable[[Tensor, torch.dtype], Tensor | None]
 
@@ -31,26 +34,17 @@ class Steps:
         self._pieces: list[Piece] | None = None
 
     def step(
-        self,
-        torch_step: Callable[..., None],
-        group: dict[str, Any],
-        taken: str,
-        params: list[Tensor],
-        columns: Columns,
-        rows: Rows,
-        found_inf: Tensor | None,
+        self, torch_step: Callable[..., None], batch: "Batch", columns: Columns, found_inf: Tensor | None
     ) -> None:
         """One step. States that are made by it are put into the columns.
 
         Args:
             torch_step: PyTorch's step, a function of (group, path, columns, grad_scale, found_inf).
-            group: the options.
-            taken: the path, one of PyTorch's.
-            params: the parameters; DTensors where they are split over devices.
-            columns: what this device holds of the parameters, of their gradients and states, and Adam's steps.
-            rows: what is centralized in each.
+            batch: the options, the path, one of PyTorch's, the parameters, what is centralized in each.
+            columns: what this device holds of the parameters, of their gradients, states, steps and compensations.
             found_inf: of a GradScaler; where it is not 0, nothing changes.
         """
+        group, taken, params, rows = batch.group, batch.path, batch.params, batch.rows
         w, grads, *states = columns
         stored = [w, *states]
         fresh = any(x is None for column in states for x in column)
@@ -71,11 +65,13 @@ class Steps:
                 if not piece.across:
                     means = None
                 elif piece.cut[1] == 0:
-                    means = [_mean_of_sum(group, g[0], w[piece.indices[0]], piece.rows[0])]
+                    i = piece.indices[0]
+                    x = w[i].float() + states[-1][i] if batch.rounding == "kahan" else w[i]
+                    means = [_mean_of_sum(group, g[0], x, piece.rows[0])]
                 g = [g[0].narrow(*piece.cut)]
             if scratch is not None:
                 scratch.clear()
-            _step(torch_step, group, taken, piece, part, g, means if piece.across else None, found_inf, scratch)
+            _step(torch_step, batch, piece, part, g, means if piece.across else None, found_inf, scratch)
             if fresh:
                 for column, made in zip(states, part[1:], strict=True):
                     for i, x in zip(piece.indices, made, strict=False):
@@ -84,8 +80,7 @@ class Steps:
 
 def _step(
     torch_step: Callable[..., None],
-    group: dict[str, Any],
-    taken: str,
+    batch: "Batch",
     piece: Piece,
     stored: Columns,
     g: list[Tensor],
@@ -94,11 +89,15 @@ def _step(
     scratch: Scratch | None,
 ) -> None:
     """PyTorch's step on centralized gradients, or, with GC on the update, on zeros: that gives the update −ηd."""
+    group, taken, rounding = batch.group, batch.path, batch.rounding
     rows, (w, *s), copied = piece.rows, stored, piece.half
+    *s, steps, compensations = s
     lend: Lender = _lend_nothing if scratch is None else scratch.like
     if piece.half:
         w, g = [_widened(p, lend) for p in w], [_widened(x, lend) for x in g]
         s = [[x if x is None else _widened(x, lend) for x in column] for column in s]
+    for p, c in zip(w, compensations, strict=True) if rounding == "kahan" else ():
+        p.add_(c)  # of a copy
     if taken == path.FUSED and isinstance(rows[0], sharded.Split):  # then all are, with whatever strides
         w, copied = [x.contiguous() for x in w], True
         s = [[x if x is None else x.contiguous() for x in column] for column in s]
@@ -106,13 +105,13 @@ def _step(
     options = {**group, "weight_decay": 0.0, "maximize": False} if given(inside(group)) else group
     if group["gc_on"] != "update":
         g = _gradients(group, w, g, piece, means, lend)
-        torch_step(options, taken, [w, g, *s], None, found_inf)
+        torch_step(options, taken, [w, g, *s, steps], None, found_inf)
     else:
         temporaries = [lend(p, p.dtype) for p in w]
         g = [_laid_out_like(p, _with_decay(group, x, p, t)) for x, p, t in zip(g, w, temporaries, strict=True)]
         d = [lend(p, p.dtype) for p in w]
         d = [torch.zeros_like(p) if t is None else t.zero_() for p, t in zip(w, d, strict=True)]
-        torch_step({**options, "weight_decay": 0.0}, taken, [d, g, *s], None, found_inf)
+        torch_step({**options, "weight_decay": 0.0}, taken, [d, g, *s, steps], None, found_inf)
         decay = group["weight_decay"]
         if given(decay) and group.get("decoupled_weight_decay", False):
             factor = -as_scalar(group["lr"]) * decay
@@ -122,7 +121,16 @@ def _step(
         for p, x in zip(w, _centered(d, _means(d, rows), rows, temporaries), strict=True):
             p.add_(x)
 
-    for narrow, wide in zip(stored, [w, *s], strict=True) if copied else ():
+    narrowed = list(zip(stored, [w, *s], strict=False)) if copied else []
+    if rounding is not None:
+        narrowed = narrowed[1:]
+        for k, i in enumerate(piece.indices):
+            bits = None
+            if rounding == "stochastic":
+                places = low_precision.places_in(batch.params[i], stored[0][k])
+                bits = low_precision.random_bits(batch.streams[i], steps[k], places)
+            low_precision.store(rounding, stored[0][k], w[k], compensations[k] if compensations else None, bits)
+    for narrow, wide in narrowed:
         for i, x in enumerate(wide):
             if narrow[i] is None:
                 narrow[i] = x if x is None else x.to(stored[0][i].dtype)

@@ -12,6 +12,7 @@ from gc_core.layouts import View
 from gc_core.uses import Kind, Use
 from gc_torch.compat import pytree
 from gc_torch.operations import Made, Root
+from gc_torch.twice import Twice
 
 
 class Trace:
@@ -31,6 +32,7 @@ class Trace:
         # By id; the tensors are kept, and so their ids their own.
         self.made: dict[int, tuple[Tensor, Made]] = {}
         self.quiet: dict[int, Tensor] = {id(x): x for x in quiet}
+        self.twice = Twice()
         for name, parameter in parameters.items():
             self.made[id(parameter)] = (parameter, Made({name: Root(self.axes[name])}))
 
@@ -92,10 +94,23 @@ class Trace:
                 made.consumed = True
                 self.note(made, Kind.SCALED, "mul")
 
-    def sum_over(self, made: Made, dims: list[int], operation: str) -> None:
+    def sum_over(self, made: Made, dims: list[int], operation: str, data: Any = None) -> None:
+        """Take down a product of data and a weight that sums over these axes of the weight."""
         for name, root in made.roots.items():
             along = () if root.axes is None else tuple(piece for dim in dims for piece in root.axes[dim])
+            if self.twice.is_outer(data) and len(self._axes_of(name, along)) > 1 and self.known[name].axes is None:
+                self.use(name, Use(Kind.UNCLEAR, "it meets data twice, as gates and experts do"))
             self.sum(name, root, along, operation)
+
+    def _axes_of(self, name: str, along: Axis) -> set[int]:
+        """The axes of a parameter that these pieces are of."""
+        pieces = set(ax.leaves(along))
+        return {i for i, axis in enumerate(self.axes[name]) if pieces & set(ax.leaves(axis))}
+
+    def made_weights(self, x: Any, over: list[int], kept: list[int]) -> None:
+        """Take down what a product of data with data says of the parameters that one of them was made with."""
+        for name in self.twice.made_weights(x, over, kept):
+            self.use(name, Use(Kind.UNCLEAR, "with data it makes the weight of another product"))
 
     def sum(self, name: str, root: Root, along: Axis, operation: str) -> None:
         """Take down that an operation with data sums over these pieces of a parameter."""

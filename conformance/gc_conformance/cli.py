@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from . import INSTALL
 
@@ -26,12 +26,25 @@ except ModuleNotFoundError as missing:
     print(f"gc-conformance needs {missing.name}: {INSTALL}", file=sys.stderr)
     raise SystemExit(2) from None
 
-from . import formats, known, page, report, vectors
+from . import cli_vectors, formats, known, page, report
+from .cli_options import (
+    PORT,
+    CallOption,
+    CannotRun,
+    ChapterOption,
+    CommandOption,
+    LevelOption,
+    LimitOption,
+    ProfileOption,
+    SeedOption,
+    SuiteOption,
+    write,
+)
 from .known import KnownError, Reasons, reasons_of
 from .loading import COMMAND
 from .port import PortError
-from .process import Worker, WorkerFault
-from .registry import CHAPTERS, VERSION, select
+from .process import WorkerFault
+from .registry import VERSION, select
 from .result import PropertyResult, RunResult
 from .runner import TIME_LIMIT, judged, open_judges, versions
 from .verdict import INTERRUPTED, Verdict, worst
@@ -45,32 +58,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# Written out, because type checkers cannot read LEVELS and PROFILES; a test holds them equal.
-Level = Literal["axes-given", "gc", "contract"]
-Profile = Literal["quick", "standard", "thorough"]
-
-LevelOption = Annotated[
-    Level,
-    typer.Option(
-        help="axes-given: the mathematics, where axes are given. gc: their choice, too. contract: the errors."
-    ),
-]
-ProfileOption = Annotated[Profile, typer.Option(help="How many examples a property gets.")]
-SeedOption = Annotated[int, typer.Option(help="Of all examples.")]
-ChapterOption = Annotated[list[str] | None, typer.Option(help=f"Only this of {', '.join(CHAPTERS)}; may be repeated.")]
-SuiteOption = Annotated[int, typer.Option(min=1, max=VERSION, help="Judge as this version of the suite did.")]
-LimitOption = Annotated[float, typer.Option(min=0.1, help="Seconds that one call of the port may take.")]
-CallOption = Annotated[bool, typer.Option("--call", help="PORT is a class or a function that makes the port.")]
-CommandOption = Annotated[
-    list[str] | None,
-    typer.Option("--command", help="A program that is a port; may be repeated. See docs/conformance.md."),
-]
-PORT = "package.module[:attribute], or file.py[:function]."
-
-
-class CannotRun(Exception):
-    """Said to the user in one line; exit code 2."""
+app.add_typer(cli_vectors.app, name="vectors")
 
 
 @app.command("run")
@@ -134,15 +122,15 @@ def run_command(
 
     code = worst(verdict.exit_code for verdict in verdicts)
     if json_file:
-        _write(json_file, formats.to_json(verdicts, code))
+        write(json_file, formats.to_json(verdicts, code))
     if html_file:
-        _write(html_file, page.html(verdicts))
+        write(html_file, page.html(verdicts))
     if junit_file:
-        _write(junit_file, formats.junit(verdicts))
+        write(junit_file, formats.junit(verdicts))
     if markdown_file:
-        _write(markdown_file, formats.markdown(verdicts), append=True)
+        write(markdown_file, formats.markdown(verdicts), append=True)
     if badge_file:
-        _write(badge_file, formats.badge(verdicts[0]))
+        write(badge_file, formats.badge(verdicts[0]))
     if write_known:
         try:
             entries = known.write(write_known, verdicts)
@@ -192,19 +180,6 @@ def _judge(judges: list, properties: list, reasons: Reasons, asked: tuple[str, .
             return Verdict(partial, reasons, interrupted=True, running=running)
 
 
-def _write(file: Path, text: str, append: bool = False) -> None:
-    if str(file) == "-":
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        return
-    try:
-        before = file.read_text(encoding="utf-8") if append and file.exists() else ""
-        formats.write(file, before + text)
-    except OSError as error:
-        raise CannotRun(f"{file} cannot be written: {error}") from error
-
-
 @app.command("properties")
 def properties_command(
     level: LevelOption = "contract",
@@ -233,51 +208,6 @@ def mutants_command(seed: SeedOption = 0, profile: ProfileOption = "standard") -
             tried.append((mutant, kill(mutant, seed=seed, profile=profile).status == "failed"))
             progress(number, len(MUTANTS))
     raise typer.Exit(report.show_mutants(tried, report.Screen()))
-
-
-vectors_app = typer.Typer(no_args_is_help=True, help="Test vectors: how a port in any language is tested.")
-app.add_typer(vectors_app, name="vectors")
-
-
-@vectors_app.command("write")
-def vectors_write(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    pack: Annotated[bool, typer.Option("--pack", help="Into one archive, named by their version.")] = False,
-) -> None:
-    """Write all vectors and their schema to a folder, as JSON."""
-    try:
-        files = [vectors.pack(folder)] if pack else vectors.write(folder)
-    except OSError as error:
-        raise CannotRun(f"{folder} cannot be written: {error}") from error
-    for file in files:
-        print(f"{file}  {file.stat().st_size:,} bytes")
-
-
-@vectors_app.command("check")
-def vectors_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR")],
-    port: Annotated[str | None, typer.Argument(help=PORT)] = None,
-    command: Annotated[str | None, typer.Option(help="A program that is a port.")] = None,
-    time_limit: LimitOption = TIME_LIMIT,
-    call: CallOption = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all results here; - for stdout.")] = None,
-) -> None:
-    """Hold a port to the vectors in a folder; exit codes as of `run`."""
-    if (port is None) == (command is None):
-        raise CannotRun("name a PORT, or a program with --command.")
-    target = port or f"{COMMAND} {command}"
-    try:
-        found = vectors.read(folder)
-        worker = Worker(target, time_limit, call=call)
-    except (PortError, vectors.VectorsError) as error:
-        raise CannotRun(str(error)) from error
-    screen = report.Screen(stderr=str(json_file) == "-")
-    with contextlib.closing(worker), report.counter(worker.name) as progress:
-        results = vectors.check(found, worker.vector, progress)
-    code = report.show_vectors(worker.name, vectors.VERSION, results, screen)
-    if json_file:
-        _write(json_file, vectors.to_json(worker.name, results, code))
-    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -42,13 +42,9 @@ def agree(got: np.ndarray, want: Approx, what: str = "the result", show: str | N
 
 def same(got: np.ndarray, want: np.ndarray, what: str, show: str | None = None) -> None:
     """The same numbers: no bit differs, but for the sign of zero and the kind of NaN."""
-    require(
-        got.shape == want.shape
-        and got.dtype == want.dtype
-        and bool(np.all((got == want) | ((got != got) & (want != want)))),
-        f"{what}: it is {_short(got)}, and must be {_short(want)}",
-        show,
-    )
+    alike = got.shape == want.shape and got.dtype == want.dtype
+    if not (alike and bool(np.all((got == want) | ((got != got) & (want != want))))):
+        raise Violation(f"{what}: it is {_short(got)}, and must be {_short(want)}", show)
 
 
 def _short(array: np.ndarray) -> str:

@@ -31,6 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--gc-command", action="append", metavar="COMMAND", help="a program that is a port; may be repeated"
     )
     group.addoption("--gc-call", action="store_true", help="the port is a class, or a function that makes it")
+    group.addoption(
+        "--gc-switch",
+        metavar="NAME",
+        help="the port is an optimizer, and this argument switches GC: NAME, or NAME=ON,OFF",
+    )
+    group.addoption(
+        "--gc-with",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument that the optimizer is built with; may be repeated",
+    )
+    group.addoption("--gc-adapter", metavar="FRAMEWORK", help="the optimizer's: torch, optax or keras")
     group.addoption("--gc-level", default="gc", metavar="LEVEL", help="axes-given, gc (default) or contract")
     group.addoption("--gc-suite-version", type=int, metavar="N", help="judge as this version of the suite did")
     group.addoption("--gc-time-limit", type=float, metavar="S", help="seconds that one call of the port may take (60)")
@@ -56,8 +69,9 @@ class Session:
             if asked.gc_profile not in PROFILES:
                 raise ValueError(f"--gc-profile must be one of {', '.join(PROFILES)}, and is {asked.gc_profile!r}")
             self.properties: list[Property] = select(asked.gc_level, suite_version=asked.gc_suite_version)
+            how = {"switch": asked.gc_switch, "built_with": asked.gc_with, "adapter": asked.gc_adapter}
             for target in targets:
-                self.judges += open_judges(target, 1, asked.gc_time_limit, call=asked.gc_call)
+                self.judges += open_judges(target, 1, asked.gc_time_limit, call=asked.gc_call, **how)
             lists = read_for(asked.gc_known, self.judges) if asked.gc_known else {}
         except (KnownError, PortError, ValueError) as error:
             self.pytest_unconfigure()

@@ -6,8 +6,9 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -212,10 +213,11 @@ class Here:
     def __init__(self, port: Port, time_limit: float | None = None):
         self.port = port
         self.name, self.target, self.dtypes = port.name, port.target, port.dtypes
-        port.clock = Alarm(time_limit or TIME_LIMIT)
+        port.clock = self.alarm = Alarm(time_limit or TIME_LIMIT)
 
     def judge(self, prop: Property, *, seed: int, examples: int, contract: bool) -> PropertyResult:
-        return judge(prop, self.port, seed=seed, examples=examples, contract=contract)
+        with self.alarm.ready():
+            return judge(prop, self.port, seed=seed, examples=examples, contract=contract)
 
     def close(self) -> None:
         pass
@@ -226,21 +228,29 @@ class Alarm:
 
     def __init__(self, limit: float):
         self.limit = limit
-        self.set = False
+        self.ours = False
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Take the system's timer for some calls, if it is free: once for all, because that is slow."""
+        main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+        self.ours = main and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+        if self.ours:
+            signal.signal(signal.SIGALRM, self._ring)
+        try:
+            yield
+        finally:
+            if self.ours:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            self.ours = False
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-            return
-        if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
-            signal.signal(signal.SIGALRM, self._ring)
+        if self.ours:
             signal.setitimer(signal.ITIMER_REAL, self.limit)
-            self.set = True
 
     def __exit__(self, *error: object) -> None:
-        if self.set:
+        if self.ours:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            self.set = False
 
     def _ring(self, *of_signal: object) -> None:
         raise Ended("hangs", f"it hangs: one call has not ended after {self.limit:g} s")

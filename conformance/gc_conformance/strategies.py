@@ -11,7 +11,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,24 @@ TENSORS = ((2, 3, 4), (4, 1, 3), (2, 3, 1, 2), (3, 2, 2, 5), (2, 1, 3, 2, 2))
 SHAPES = MATRICES + TENSORS
 NUMBERS = (1.0, 0.0, 2.0, -1.0, 3.0, 0.5, -2.5, 100.0, -1000.0)
 SEEDS = st.sampled_from(range(1000))
+BOOLEANS = st.booleans()
+
+Draw = Callable[[SearchStrategy], Any]  # what Hypothesis hands to a composite strategy
+
+
+@cache
+def _below(count: int) -> SearchStrategy[int]:
+    return st.sampled_from(range(count))
+
+
+def pick(draw: Draw, choices: Sequence[Any]) -> Any:
+    """One of the choices. Hypothesis prepares every strategy that it has not seen: these are few, and kept."""
+    return choices[draw(_below(len(choices)))]
+
+
+@lru_cache(10_000)
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, "an array", "eval")
 
 
 @dataclass(frozen=True)
@@ -38,7 +57,7 @@ class Array:
     def fresh(self) -> np.ndarray:
         if "bfloat16" in self.expression:
             import ml_dtypes  # noqa: F401  (teaches NumPy the name)
-        return eval(self.expression, {"np": np})
+        return eval(_compiled(self.expression), {"np": np})
 
     @cached_property
     def value(self) -> np.ndarray:
@@ -106,15 +125,14 @@ KINDS = tuple(formulas("float32"))
 EASY = ("normal", "large mean", "uneven")  # squares of these neither overflow nor underflow
 
 
-@st.composite
-def arrays(draw, dtype: str, shape: Sequence[int], kinds: Sequence[str] = EASY) -> Array:
+def drawn_array(draw: Draw, dtype: str, shape: Sequence[int], kinds: Sequence[str] = EASY) -> Array:
     """Small whole numbers, numbers drawn one by one, or a formula and a seed.
 
     Whatever the shape, the simplest choice takes no further draw: so a large case can shrink to one of a small shape.
     """
     count = math.prod(shape)
     simple = ("counting", *(("listed",) if count <= 12 else ())) if "normal" in kinds else ()
-    kind = draw(st.sampled_from((*simple, *kinds)))
+    kind = pick(draw, (*simple, *kinds))
     if kind == "counting":
         return counting(shape, dtype) if count > 12 else written(counting(shape, dtype).value, dtype)
     if kind == "listed":
@@ -130,16 +148,15 @@ def subsets(ndim: int, least: int = 1) -> list[tuple[int, ...]]:
     return list(dict.fromkeys([s for s in usual if len(s) >= least] + every))
 
 
-@st.composite
-def axes(draw, ndim: int, choices: Iterable[tuple[int, ...]] | None = None) -> Axis:
+def drawn_axes(draw: Draw, ndim: int, choices: Iterable[tuple[int, ...]] | None = None) -> Axis:
     """Axes as a port may be given them: an int or a tuple, in any order, counted from either end."""
-    chosen = list(draw(st.sampled_from(list(choices or subsets(ndim)))))
-    if len(chosen) == 1 and draw(st.booleans()):
+    chosen = list(pick(draw, list(choices or subsets(ndim))))
+    if len(chosen) == 1 and draw(BOOLEANS):
         chosen = chosen[0]
-        return chosen - ndim if draw(st.booleans()) else chosen
-    if draw(st.booleans()):
+        return chosen - ndim if draw(BOOLEANS) else chosen
+    if draw(BOOLEANS):
         chosen = chosen[::-1]
-    return tuple(a - ndim if draw(st.booleans()) else a for a in chosen)
+    return tuple(a - ndim if draw(BOOLEANS) else a for a in chosen)
 
 
 def imports(port: Port, *expressions: str) -> str:
@@ -187,12 +204,12 @@ class Gradient:
 
 @st.composite
 def _gradients(draw, dtypes, shapes, kinds, least, layouts, pair, choose, none) -> Gradient:
-    dtype, shape = draw(st.sampled_from(dtypes)), draw(st.sampled_from(shapes))
-    layout = draw(st.sampled_from(layouts))
+    dtype, shape = pick(draw, dtypes), pick(draw, shapes)
+    layout = pick(draw, layouts)
     choices = [c for c in subsets(len(shape), least) if choose is None or choose(shape, c)]
-    axis = None if none and draw(st.sampled_from((False, False, False, True))) else draw(axes(len(shape), choices))
-    grad = draw(arrays(dtype, shape, kinds)).laid_out(layout)
-    return Gradient(grad, axis, draw(arrays(dtype, shape, kinds)) if pair else None)
+    axis = None if none and pick(draw, (False, False, False, True)) else drawn_axes(draw, len(shape), choices)
+    grad = drawn_array(draw, dtype, shape, kinds).laid_out(layout)
+    return Gradient(grad, axis, drawn_array(draw, dtype, shape, kinds) if pair else None)
 
 
 def gradients(
@@ -312,15 +329,15 @@ def legal(rule: str, hyper: dict[str, Any]) -> dict[str, Any]:
 
 @st.composite
 def _steps(draw, rule, dtypes, shapes, kinds, count, fixed, varied, layouts, axis) -> Steps:
-    dtype, shape = draw(st.sampled_from(dtypes)), draw(st.sampled_from(shapes))
-    chosen = draw(axes(len(shape), subsets(len(shape))[:2])) if axis == "fan-in" else axis
-    number = draw(st.sampled_from(range(count[0], count[1] + 1)))
-    w = draw(arrays(dtype, shape)).laid_out(draw(st.sampled_from(layouts)))
-    grads = tuple(draw(arrays(dtype, shape, kinds)).laid_out(draw(st.sampled_from(layouts))) for _ in range(number))
-    hyper = {"lr": draw(st.sampled_from(RATES)), **fixed}
+    dtype, shape = pick(draw, dtypes), pick(draw, shapes)
+    chosen = drawn_axes(draw, len(shape), subsets(len(shape))[:2]) if axis == "fan-in" else axis
+    number = pick(draw, range(count[0], count[1] + 1))
+    w = drawn_array(draw, dtype, shape).laid_out(pick(draw, layouts))
+    grads = tuple(drawn_array(draw, dtype, shape, kinds).laid_out(pick(draw, layouts)) for _ in range(number))
+    hyper = {"lr": pick(draw, RATES), **fixed}
     # One draw for all options: of several, Hypothesis leaves most at their first value.
     names = [name for name in varied if name not in fixed]
-    hyper |= zip(names, draw(st.sampled_from(list(itertools.product(*(varied[name] for name in names))))), strict=True)
+    hyper |= zip(names, pick(draw, list(itertools.product(*(varied[name] for name in names)))), strict=True)
     return Steps(rule, w, grads, chosen, legal(rule, hyper))
 
 
@@ -410,17 +427,17 @@ FC, CONV, BIAS = "fc.weight", "conv.weight", "fc.bias"
 @st.composite
 def _trainings(draw, port, kind, count, kinds, alike, bias, hyper) -> Training:
     dtypes = [d for d in port.real_dtypes if d in ("float32", "float64")] or list(port.real_dtypes)
-    dtype, number = draw(st.sampled_from(dtypes)), draw(st.sampled_from(range(count[0], count[1] + 1)))
-    names = (CONV, FC) if alike or draw(st.sampled_from((False, True, True))) else (FC,)
-    shapes = {name: draw(st.sampled_from(MATRICES[:2] + TENSORS[:3])) for name in names}
+    dtype, number = pick(draw, dtypes), pick(draw, range(count[0], count[1] + 1))
+    names = (CONV, FC) if alike or pick(draw, (False, True, True)) else (FC,)
+    shapes = {name: pick(draw, MATRICES[:2] + TENSORS[:3]) for name in names}
     if alike:
         shapes[CONV] = shapes[FC]
-    chosen = {name: draw(axes(len(shape), subsets(len(shape))[:2])) for name, shape in shapes.items()}
+    chosen = {name: drawn_axes(draw, len(shape), subsets(len(shape))[:2]) for name, shape in shapes.items()}
     if bias:
         shapes[BIAS], chosen[BIAS] = (3,), None
     # Libraries without momentum are judged, too, by what is not about it.
-    momentum = {"momentum": draw(st.sampled_from((0.0, 0.875)))} if kind == "sgd" and "momentum" not in hyper else {}
-    data, seed = draw(st.sampled_from(("counting", *kinds))), draw(SEEDS)
+    momentum = {"momentum": pick(draw, (0.0, 0.875))} if kind == "sgd" and "momentum" not in hyper else {}
+    data, seed = pick(draw, ("counting", *kinds)), draw(SEEDS)
 
     def several(step: int) -> dict[str, Array]:
         if data == "counting" and "normal" in kinds:

@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 from .chapters.layers import ROWS, Row
 from .port import Port
 from .ports.storage import stores
-from .strategies import SEEDS, Array
+from .strategies import SEEDS, Array, pick
 from .switch_runs import Case, Layer, unit
 
 # Fan-ins of 4 and 16 have exact means in any form, 6 in those that divide a sum. No shape is square.
@@ -42,9 +42,9 @@ def _layers(draw, port: Port, count: tuple[int, int], vectors: bool) -> dict[str
     layout = port.declared["layout"]
     kinds = ["conv2d"] if port.declared["centralizes"] == "convolutions" else ["linear", "conv2d"]
     made: dict[str, tuple[Layer, tuple[int, ...]]] = {}
-    for number in range(draw(st.sampled_from(range(count[0], count[1] + 1)))):
-        kind = draw(st.sampled_from(kinds))
-        shape = draw(st.sampled_from((LINEAR if kind == "linear" else CONVOLUTION)[layout][1]))
+    for number in range(pick(draw, range(count[0], count[1] + 1))):
+        kind = pick(draw, kinds)
+        shape = pick(draw, (LINEAR if kind == "linear" else CONVOLUTION)[layout][1])
         made[f"{'abc'[number]}.weight"] = weight(layout, kind, shape), shape
     if vectors:
         made["a.bias"] = VECTORS["bias"], (3,)
@@ -66,7 +66,7 @@ def _case(draw, port: Port, layers, steps, scale, options, bends, zero, place) -
     dtypes = [d for d in port.real_dtypes if d in ("float32", "float64")]
     if not dtypes:
         return None  # half precision has no room for these numbers
-    dtype, seed = draw(st.sampled_from(dtypes)), draw(SEEDS)
+    dtype, seed = pick(draw, dtypes), draw(SEEDS)
     weights = {
         name: whole(shape, dtype, seed and seed + i, 0.125) for i, (name, (_, shape)) in enumerate(layers.items())
     }
@@ -77,7 +77,7 @@ def _case(draw, port: Port, layers, steps, scale, options, bends, zero, place) -
 
     grads = tuple(
         {name: gradient(step, i, layer, shape) for i, (name, (layer, shape)) in enumerate(layers.items())}
-        for step in range(draw(st.sampled_from(steps)))
+        for step in range(pick(draw, steps))
     )
     return Case({n: layer for n, (layer, _) in layers.items()}, weights, grads, options, bends, place=place)
 
@@ -135,8 +135,8 @@ def of_layers(
 
         @st.composite
         def layers(draw) -> dict[str, tuple[Layer, tuple[int, ...]]]:
-            row = draw(st.sampled_from(rows))
-            shape, options = draw(st.sampled_from(row.shapes)), draw(st.sampled_from(row.options or ({},)))
+            row = pick(draw, rows)
+            shape, options = pick(draw, row.shapes), pick(draw, row.options or ({},))
             made = {"layer": (as_layer(row, shape, options), shape)}
             if draw(st.booleans()):
                 layout = port.declared["layout"]

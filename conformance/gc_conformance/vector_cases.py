@@ -11,6 +11,7 @@ import random
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -411,7 +412,8 @@ def decimal(data: Data) -> Approx:
     return Approx.exact(data.values, working(data.dtype))
 
 
-def vectors() -> Iterator[Vector]:
+@cache
+def vectors() -> tuple[Vector, ...]:
     """All of them, in the order in which they are written."""
-    for some in (operator_vectors, complex_vectors, fan_in_vectors, layer_vectors, sgdm_vectors, adam_vectors):
-        yield from some()
+    kinds = (operator_vectors, complex_vectors, fan_in_vectors, layer_vectors, sgdm_vectors, adam_vectors)
+    return tuple(vector for some in kinds for vector in some())

@@ -119,7 +119,7 @@ def read(folder: str | Path) -> dict[str, list[dict]]:
     files = [file for rule in _RULES if (file := folder / f"{rule}.json").exists()]
     if not files:
         raise VectorsError(f"{folder} holds no vectors: gc-conformance vectors write {folder}")
-    validator = jsonschema.Draft202012Validator(schema())
+    validator = jsonschema.Draft202012Validator(_without_references(schema()))
     found: dict[str, list[dict]] = {}
     for file in files:
         try:
@@ -142,6 +142,21 @@ def read(folder: str | Path) -> dict[str, list[dict]]:
             f"gc-conformance vectors write {folder}"
         )
     return found
+
+
+def _without_references(whole: dict) -> dict:
+    """The schema with each definition in its place: jsonschema reads thousands of references in twice the time."""
+
+    def put(part: Any) -> Any:
+        if isinstance(part, list):
+            return [put(inner) for inner in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return put(whole["$defs"][part["$ref"].rpartition("/")[2]])
+        return {name: put(inner) for name, inner in part.items() if name != "$defs"}
+
+    return put(whole)
 
 
 def _sized(file: Path, part: Any) -> None:

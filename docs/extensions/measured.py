@@ -79,10 +79,10 @@ def parts(found):
     return {part: cases for part, cases in measured.items() if cases}
 
 
-def by_model(found):
-    """Figures of models, one row each, as a Markdown table."""
+def by_model(found, first="model"):
+    """Figures of models, or of something else, one row each, as a Markdown table."""
     columns = list(next(iter(found.values())))
-    lines = [f"| model | {' | '.join(column.replace('_', ' ') for column in columns)} |"]
+    lines = [f"| {first} | {' | '.join(column.replace('_', ' ') for column in columns)} |"]
     lines.append("|---|" + "--:|" * len(columns))
     for model, one in found.items():
         cells = [f"{one[column]:,.2f}" if isinstance(one[column], float) else f"{one[column]:,}" for column in columns]
@@ -108,6 +108,9 @@ def tables():
             text.append(f"{by_model(found)}\n")
             continue
         text.append(f"{words(found['about'])}.\n")
+        if "rows" in found:  # what the conformance suite takes, and how far it can be trusted
+            text.append(f"{by_model(found['rows'], 'what was judged')}\n")
+            continue
         for part, cases in parts(found).items():
             text += [f"### {part}\n"] if part else []
             bases = {case.base for case in cases}

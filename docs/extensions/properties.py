@@ -47,11 +47,8 @@ def text(words):
 def page(prop, group, mutants, ports):
     """The body of a property's page."""
     finds = "".join(f"<li>{text(mutant.what)} (<code>{escape(mutant.name)}</code>)</li>" for mutant in mutants)
-    elsewhere = (
-        f"<p>It fails for {escape(', '.join(ports))}: see <a href='../ports.html'>public ports</a>.</p>"
-        if ports
-        else ""
-    )
+    fails = "".join(f"<li>{escape(port)}</li>" for port in ports)
+    elsewhere = f"<p>It fails for these <a href='../ports.html'>public ports</a>:</p><ul>{fails}</ul>" if ports else ""
     needs = ", ".join(f"<code>{escape(name)}</code>" for name in prop.needs) or "any function"
     home = "" if prop.level == "axes-given" else f" Level <code>{prop.level}</code>."
     return (

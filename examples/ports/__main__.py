@@ -35,12 +35,14 @@ def judged(words: list[str], asked: argparse.Namespace) -> dict | str:
     """What the suite says of a port, or why it could not be judged."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
-        options = ["--profile", asked.profile, "--json", str(file), "--time-limit", "120"]
+        options = ["--profile", asked.profile, "--json", str(file), "--time-limit", "600"]
         done = subprocess.run(
             [sys.executable, "-m", "gc_conformance", "run", *words, *options], capture_output=True, text=True
         )
         if not file.exists():
-            return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
+            lines = done.stderr.strip().splitlines()
+            said = [line for line in lines if line.startswith("gc-conformance: ")] or lines[-1:]
+            return said[0] if said else f"exit {done.returncode}"
         text = file.read_text(encoding="utf-8")
         if asked.clones:  # the page is of no machine's
             text = text.replace(str(asked.clones), "clones")
@@ -65,7 +67,7 @@ def main() -> None:
             result = json.loads(kept.read_text(encoding="utf-8"))
         elif words := command(port, asked.clones):
             result = judged(words, asked)
-            if kept:
+            if kept and isinstance(result, dict):
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(result), encoding="utf-8")
         else:

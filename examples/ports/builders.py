@@ -6,6 +6,7 @@ Each builder imports its library when it is called, so that one missing library 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -58,11 +59,23 @@ keras_rule = partial(keras_recipe, in_apply=True)
 keras_override = partial(keras_recipe, in_apply=False)
 
 
-def _keras(made):
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    from gc_conformance.ports.keras import optimizer
+def gctf_sgd(gc: bool, learning_rate: float = 0.125, momentum: float = 0.875):
+    """gradient-centralization-tf's SGD, and Keras's own where GC is off."""
+    import keras
+    from gctf import optimizers  # pyright: ignore[reportMissingImports]
 
-    return lambda: optimizer(made, "gc")
+    with_gc, off = optimizers.sgd, keras.optimizers.SGD
+    return (with_gc if gc else off)(learning_rate=learning_rate, momentum=momentum)
+
+
+def _keras(made, backend: str):
+    def port():
+        os.environ["KERAS_BACKEND"] = backend
+        from gc_conformance.ports.keras import optimizer
+
+        return optimizer(made, "gc")
+
+    return port
 
 
 def _chain(name: str):
@@ -101,10 +114,13 @@ def _pytorch_optimizer_function(dtypes: tuple[str, ...]):
     return made
 
 
-def _authors_rule(least: int):
+def _stated_again(least: int, taken: Callable[[tuple[int, ...]], bool] = lambda shape: True):
+    """A rule of a repository or of a framework's kernel for one device, stated again in NumPy."""
+
     def rule(grad):
         with np.errstate(all="ignore"):
-            return grad - grad.mean(tuple(range(1, grad.ndim)), keepdims=True) if grad.ndim >= least else grad
+            axes = tuple(range(1, grad.ndim))
+            return grad - grad.mean(axes, keepdims=True) if grad.ndim >= least and taken(grad.shape) else grad
 
     def made():
         from gc_conformance.ports.function import Function
@@ -116,13 +132,15 @@ def _authors_rule(least: int):
     return made
 
 
-keras_rule_port = _keras(keras_rule)
-keras_override_port = _keras(keras_override)
+keras_rule_port, keras_override_port = _keras(keras_rule, "jax"), _keras(keras_override, "jax")
+gctf_port = _keras(gctf_sgd, "tensorflow")
 optax_chain_adam, optax_chain_sgd = _chain("adam"), _chain("sgd")
 optax_function, optax_function_half = _optax_function(("float32", "float64")), _optax_function(HALF)
 pytorch_optimizer_function = _pytorch_optimizer_function(("float32", "float64"))
 pytorch_optimizer_function_half = _pytorch_optimizer_function(HALF)
-authors_rule_all, authors_rule_convolutions = _authors_rule(2), _authors_rule(4)
+authors_rule_all, authors_rule_convolutions = _stated_again(2), _stated_again(4)
+mxnet_rule = _stated_again(4)
+mindspore_rule = _stated_again(2, lambda shape: shape[1] % 16 == 0)
 
 
 def by_class(params, gc: bool, file: str, on: str, off: Any, lr: float = 0.125, **options):

@@ -16,7 +16,7 @@ from gc_core.reasons import Verification, name_of, reason_of
 from gc_core.uses import decided
 from gc_torch import program, tree, verify
 
-LARGEST = 200_000  # elements of a model that is checked by numbers
+LARGEST = 5_000_000  # elements of a model that is checked by numbers
 
 
 def found(one: Model) -> Found:

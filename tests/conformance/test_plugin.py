@@ -48,9 +48,6 @@ def test_what_cannot_be_run_is_a_usage_error_and_never_a_skip(suite, ports):
     for words, said in (
         (ASK, "none is named"),
         ((*ASK, "--gc-port", "missing.py"), "no such file"),
-        ((*ASK, "--gc-port", "syntax.py"), "SyntaxError"),
-        ((*ASK, "--gc-port", "right.py:center"), "center"),
-        ((*ASK, "--gc-port", "right.py", "--gc-level", "strict"), "strict"),
         ((*ASK, "--gc-port", "right.py", "--gc-profile", "slow"), "slow"),
         ((*ASK, "--gc-port", "right.py", "--gc-known", "known.toml"), "operator.nope"),
     ):

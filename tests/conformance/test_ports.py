@@ -121,25 +121,16 @@ def test_what_cannot_be_built_says_so_in_one_sentence(module, name, how, text):
     assert "\n" not in str(refused.value)
 
 
-def test_the_command_takes_a_switch(module, gc, ports):
+def test_both_commands_take_a_switch(module, gc, suite, ports):
     (ports / "library.py").write_text(Path(module.__file__).read_text())
-    done = gc(
-        "run",
-        "library.py:WithGC",
-        "--switch",
-        "use_gc",
-        "--with",
-        "lr=0.5",
-        "--profile",
-        "quick",
-        "--chapter",
-        "switch",
-    )
-    assert done.returncode == 1
-    assert "switch.embeddings" in done.stdout
-    done = gc("run", "library.py:NeedsMore", "--switch", "use_gc")
-    assert done.returncode == 2
-    assert "total_steps=VALUE" in done.stderr
+    words = ("--switch", "use_gc", "--with", "lr=0.5", "--profile", "quick", "--property", "switch.embeddings")
+    done = gc("run", "library.py:WithGC", *words)
+    assert done.returncode == 1 and "switch.embeddings" in done.stdout
+    ask = ("--pyargs", "gc_conformance", "--gc-port", "library.py:NeedsMore", "--gc-switch", "use_gc")
+    done = suite(*ask)
+    assert done.returncode == 4 and "total_steps=VALUE" in done.stderr
+    done = suite(*ask, "--gc-with", "total_steps=9", "--gc-adapter", "torch", "--gc-profile", "quick", "-k", "switches")
+    assert done.returncode == 0 and "1 passed" in done.stdout
 
 
 def test_a_transformation_in_front_of_another_is_judged():

@@ -241,7 +241,7 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
         {"t": (9, 3), "w": (3, 7)},
         {"t": Reason.EMBEDDING, "w": Reason.READ},
     ),
-    "tied table": (lambda p, x: p["t"][jnp.int32(x)] @ p["t"].T, {"t": (9, 3)}, {"t": Reason.DIFFERENT}),
+    "tied table": (lambda p, x: p["t"][jnp.int32(x)] @ p["t"].T, {"t": (9, 3)}, {"t": Reason.TIED_TABLE}),
     "both ways": (lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"].T, {"w": (4, 3)}, {"w": Reason.DIFFERENT}),
     "twice the same way": (lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"], {"w": (4, 4)}, {"w": Reason.READ}),
     "weight and bias": (lambda p, x: x @ p["w"] + p["w"][0], {"w": (4, 4)}, {"w": Reason.DIFFERENT}),

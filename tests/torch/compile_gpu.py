@@ -42,6 +42,9 @@ def few() -> Iterator[dict[str, Any]]:
     some = apart("COLUMNS", ("PACKED", 0), "FLAT")
     yield dict(name="adam apart", options=bits("adam", half=True), kinds=some, dtype="float16", state_dtype="float32", capability=80)  # fmt: skip # noqa: E501
     yield dict(name="adam apart", options=bits("adam"), kinds=apart("FLAT", "SPLIT"), dtype="float64", capability=90)
+    some = kinds_of("FLAT", ("ROWS", 6), ("TALL", 0))
+    for way, dtype in (("KAHAN", "bfloat16"), ("STOCHASTIC", "bfloat16"), ("STOCHASTIC", "float16")):
+        yield dict(name="low precision", options=bits("adam", way, half=True), kinds=some, dtype=dtype, capability=90)
     # What is computed of rows of 1024 must not hang on what is in the launch beside them.
     for names in ([], ["FLAT"], [("ROWS", 6)], ["FLAT", ("ROWS", 6)]):
         yield dict(name="alone", options=bits("adam"), kinds=kinds_of(*names), dtype="float32", capability=90)
@@ -73,4 +76,5 @@ if __name__ == "__main__":
     for one in chosen[first::by]:
         name = one.pop("name")
         print(json.dumps({"name": name, **one, **asdict(step(**one))}), flush=True)
-    print(json.dumps({"name": "count", "dtype": "float32", **asdict(count(80))}))
+    for more in ((), ("STOCHASTIC",)):
+        print(json.dumps({"name": "count", "dtype": "float32", **asdict(count(80, *more))}))

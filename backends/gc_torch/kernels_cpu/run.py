@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import carray
 
-from gc_torch.kernels_cpu.bfloat16 import pack, unpack
+from gc_torch.kernels_cpu.bfloat16 import key_of, pack, unpack
 from gc_torch.kernels_cpu.columns import add, means_of, step_panel, sum_panel
 from gc_torch.kernels_cpu.compiling import as_words, compiled, count_up, elements, wait
 from gc_torch.kernels_cpu.rows import step_rows
@@ -20,6 +20,7 @@ from gc_torch.kernels_cpu.words import (
     AMSGRAD,
     BLOCK,
     CAPACITY,
+    COUNT,
     COUNTERS,
     COUNTS,
     DOUBLE,
@@ -49,6 +50,7 @@ from gc_torch.kernels_cpu.words import (
     SIZE,
     STAGES,
     STARTED,
+    STOCHASTIC,
     TABLE,
     TENSOR,
     TENSORS,
@@ -57,12 +59,13 @@ from gc_torch.kernels_cpu.words import (
     WIDTH,
     WORDS,
 )
-from gc_torch.table import CENTRALIZE, R1, R2, STATE0, STEP
+from gc_torch.table import CENTRALIZE, COMPENSATION, KEY, R1, R2, STATE0, STEP, STREAM
 
 
 @compiled
-def _count(table, wide, logs, scales):
-    """Count Adam's steps, and give 1 / (1 − β1ᵗ) and 1 / √(1 − β2ᵗ) for every row of the table."""
+def _count(table, wide, adam, logs, scales):
+    """Count the steps of every row of the table, and give what hangs on them: for Adam 1 / (1 − β1ᵗ) and
+    1 / √(1 − β2ᵗ), and the keys of random bits."""
     last = -1.0
     for index in range(len(table) // WIDTH):
         address = table[index * WIDTH + STEP]
@@ -74,6 +77,9 @@ def _count(table, wide, logs, scales):
             single = elements(address, 0, 1, SINGLE)
             single[0] += np.float32(1)
             t = np.float64(single[0])
+        table[index * WIDTH + KEY] = key_of(table[index * WIDTH + STREAM], np.int64(t))
+        if adam is None:
+            continue
         if t == last:
             scales[2 * index], scales[2 * index + 1] = scales[2 * index - 2], scales[2 * index - 1]
             continue
@@ -98,8 +104,8 @@ def thread(adam, half, sources):
             elements(job[NUMBERS], 0, N_NUMBERS, like),
         )
         scales = elements(job[SCALES], 0, 2 * job[TENSORS], like)
-        if adam is not None and job[LOGS]:
-            _count(table, job[WIDE] != 0, elements(job[LOGS], 0, 2, DOUBLE), scales)
+        if job[COUNT]:
+            _count(table, job[WIDE] != 0, adam, elements(job[LOGS], 0, 2, DOUBLE), scales)
             if threads > 1:
                 return
         counts, ends = elements(job[COUNTS], 0, stages, WORDS), elements(job[ENDS], 0, stages * threads, WORDS)
@@ -128,7 +134,7 @@ def thread(adam, half, sources):
                     row = real = table[index * WIDTH : (index + 1) * WIDTH]
                     begin, here = first, offset
                     if half is not None:
-                        many = STEP if of_step or alone else STATE0  # for its sums, parameter and gradient
+                        many = COMPENSATION if of_step or alone else STATE0  # for its sums, parameter and gradient
                         unpack(wide, real, offset, n, first, last, many, scratch + (KEPT + 2 * capacity + WIDTH) * 8)
                         row, here, first, last = wide, NONE, NONE, last - first
                     how = (job[RULE], job[ON_UPDATE] != 0, scales[2 * index], scales[2 * index + 1])
@@ -158,6 +164,6 @@ def thread(adam, half, sources):
                     else:
                         step_rows(row, here, n, length, how, adam, numbers)
                     if half is not None and (of_step or alone):
-                        pack(real, wide, offset, n, begin, begin + last)
+                        pack(real, wide, offset, n, begin, begin + last, job[STOCHASTIC] != 0)
 
     return run

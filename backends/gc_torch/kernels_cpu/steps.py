@@ -1,6 +1,7 @@
 """Steps of the same tensors, one after another."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gc_torch.kernels_cpu.words import (
     AMSGRAD,
     BETA1,
     CAPACITY,
+    COUNT,
     COUNTERS,
     COUNTS,
     DECOUPLED,
@@ -47,6 +49,7 @@ from gc_torch.kernels_cpu.words import (
     SIZE,
     SMALL,
     STAGES,
+    STOCHASTIC,
     TABLE,
     TENSORS,
     THREADS,
@@ -55,7 +58,7 @@ from gc_torch.kernels_cpu.words import (
     WIDTH,
 )  # fmt: skip
 from gc_torch.kernels_cpu.work import shares, work
-from gc_torch.table import R1, R2, STATE0, STEP, WRITTEN
+from gc_torch.table import PLACES, R1, R2, STATE0, STEP, WRITTEN
 
 
 class Steps:
@@ -75,25 +78,27 @@ class Steps:
         fresh: bool,
         found_inf: Tensor | None = None,
         grad_scale: Tensor | None = None,
+        streams: Sequence[int] = (),
     ) -> None:
         """One step of parameters of one dtype, with the options of their group.
 
         Args:
             kind: "sgd" or "adam".
-            columns: parameters, gradients, states, and Adam's steps.
+            columns: parameters, gradients, states, steps, and compensations.
             seen: the geometry of each parameter.
             fresh: whether this is the first step of SGD; its momentum buffers are zero.
             found_inf, grad_scale: of a GradScaler; gradients are left unscaled, as by PyTorch's fused step.
+            streams: of random bits for each parameter, where weights are rounded stochastically.
         """
         if found_inf is not None and found_inf.item():
             return
         if grad_scale is not None:
             compat.divide_(columns[1], grad_scale.item())
         if not len(self._rows):
-            self._set_up(seen, columns[0][0].dtype)
+            self._set_up(seen, columns[0][0].dtype, streams)
         addresses = [list(map(Tensor.data_ptr, column)) for column in columns]
         if addresses != self._addresses:
-            self._point_to(addresses)
+            self._point_to(kind, addresses)
         self._share(1 if self._small or self._overlap else threads.at_most())
         memory = threads.memory(self._words)
         if memory is not self._memory:
@@ -106,33 +111,35 @@ class Steps:
             self._job[RULE], self._job[ON_UPDATE] = rule
         self._counters[:] = self._counters_at_start
         compiled = entry(kind, self._dtype)
-        if kind == "adam":
-            self._logs[:] = [math.log(beta) if beta else -math.inf for beta in group["betas"]]
-            self._job[LOGS], self._job[WIDE] = self._logs_at, columns[5][0].dtype == torch.float64
+        steps = columns[PLACES[kind].index(STEP)] if kind == "adam" or streams else None
+        if steps:
+            if kind == "adam":
+                self._logs[:] = [math.log(beta) if beta else -math.inf for beta in group["betas"]]
+            self._job[COUNT], self._job[WIDE] = True, steps[0].dtype == torch.float64
             compiled.call(self._address)  # it counts the steps; alone, a thread goes on with them
-            self._job[LOGS] = 0
+            self._job[COUNT] = False
         if self._threads > 1:
             threads.run(compiled.address, self._address, self._threads)
-        elif kind == "sgd":
+        elif not steps:
             compiled.call(self._address)
 
-    def _point_to(self, addresses: list[list[int]]) -> None:
+    def _point_to(self, kind: str, addresses: list[list[int]]) -> None:
         """Where the tensors are now."""
         rows = self._rows
         rows[:, STATE0 : STEP + 1] = 0
-        for index, column in enumerate(addresses):
+        for index, column in zip(PLACES[kind], addresses, strict=False):
             if column:
-                rows[:, index] = column  # in the order of the table's
+                rows[:, index] = column
         written = rows[:, WRITTEN]
         if not np.array_equal(written, self._written):
             self._written, self._overlap = written, table.overlap(rows, self._dtype.itemsize)
         self._addresses = addresses
 
-    def _set_up(self, seen: Any, dtype: torch.dtype) -> None:
-        self._rows, self._dtype, number = table.rows([], None, seen), dtype, computed_in(dtype)
+    def _set_up(self, seen: Any, dtype: torch.dtype, streams: Sequence[int]) -> None:
+        self._rows, self._dtype, number = table.rows([], None, seen, streams=streams), dtype, computed_in(dtype)
         self._scales, self._numbers = np.ones((len(self._rows), 2), number), np.zeros(N_NUMBERS, number)
         self._logs = np.zeros(2)
-        self._logs_at = self._logs.ctypes.data
+        self._job[[LOGS, STOCHASTIC]] = self._logs.ctypes.data, bool(streams)
         self._items, self._counts = work(seen)
         self._written, self._overlap = np.zeros(0, np.int64), False
         self._addresses: list[list[int]] = []

@@ -19,8 +19,8 @@ PLAIN, MOMENTUM, NESTEROV, ADAM, AMSGRAD = range(5)  # the rules
 SIGN, L2, DECOUPLED, LR, MU, UNDAMPED, BETA1, REST1, BETA2, REST2, EPS, N_NUMBERS = range(12)
 (
     TABLE, TENSORS, ITEMS, COUNTS, ENDS, COUNTERS, NUMBERS, SCALES, SCRATCH, SCRATCH_BYTES, SHARED, CAPACITY,
-    STAGES, THREADS, RULE, ON_UPDATE, LOGS, WIDE, N_JOB,
-) = range(19)  # words of a job  # fmt: skip
+    STAGES, THREADS, RULE, ON_UPDATE, COUNT, LOGS, WIDE, STOCHASTIC, N_JOB,
+) = range(21)  # words of a job  # fmt: skip
 TENSOR, OFFSET, SIZE, FIRST, LAST, PART, N_ITEM = range(7)  # words of an item
 STARTED, READY, FINISHED = range(3)  # counters; then those of the stages
 

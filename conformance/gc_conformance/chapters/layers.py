@@ -62,7 +62,7 @@ from ..bounds import Approx
 from ..judge import agree, require, same
 from ..port import MEMORY, Port
 from ..registry import property
-from ..strategies import SEEDS, Array, comment, imports, normal
+from ..strategies import SEEDS, Array, comment, imports, normal, pick
 
 
 @dataclass(frozen=True)
@@ -529,11 +529,11 @@ def expected(case: Layer) -> Approx:
 def cases(row: Row):
     @st.composite
     def draw_case(draw, port: Port) -> Layer:
-        shape = draw(st.sampled_from(row.shapes))
-        options = draw(st.sampled_from(row.options)) if row.options else {"groups": shape[0]}
-        dtype = draw(st.sampled_from([d for d in ("float32", "float64") if d in port.dtypes] or list(port.real_dtypes)))
+        shape = pick(draw, row.shapes)
+        options = pick(draw, row.options) if row.options else {"groups": shape[0]}
+        dtype = pick(draw, [d for d in ("float32", "float64") if d in port.dtypes] or list(port.real_dtypes))
         squares = Array(f"(np.arange(1, {math.prod(shape) + 1}) ** 2).reshape({shape}).astype({dtype!r})")
-        grad = draw(st.sampled_from((squares, normal(shape, dtype, draw(SEEDS), "3 + x"))))
+        grad = pick(draw, (squares, normal(shape, dtype, draw(SEEDS), "3 + x")))
         return Layer(row.kind, grad, {"stored": row.stored, **options}, row.over)
 
     return draw_case

@@ -16,7 +16,7 @@ from ..bounds import Approx
 from ..judge import agree, centralized, claimed, require
 from ..port import Port
 from ..registry import property
-from ..strategies import SEEDS, Array, Gradient, Steps, gradients, normal, steps
+from ..strategies import SEEDS, Array, Gradient, Steps, gradients, normal, pick, steps
 from .adam import check_steps as check_adam
 from .sgdm import check_steps as check_sgdm
 
@@ -70,11 +70,9 @@ def subnormal(port: Port, case: Gradient) -> None:
 
 @st.composite
 def _long(draw, port: Port) -> Gradient:
-    dtype = draw(st.sampled_from([d for d in port.real_dtypes if d != "bfloat16"] or list(port.real_dtypes)))
-    shape, axis = draw(
-        st.sampled_from((((3, 100_000), 1), ((1000, 5), 0), ((2, 500, 3, 3), (1, 2, 3)), ((70_001, 1), 0)))
-    )
-    formula = draw(st.sampled_from(("1 + x", "x", "100 + x")))
+    dtype = pick(draw, [d for d in port.real_dtypes if d != "bfloat16"] or list(port.real_dtypes))
+    shape, axis = pick(draw, (((3, 100_000), 1), ((1000, 5), 0), ((2, 500, 3, 3), (1, 2, 3)), ((70_001, 1), 0)))
+    formula = pick(draw, ("1 + x", "x", "100 + x"))
     return Gradient(normal(shape, dtype, draw(SEEDS), formula), axis)
 
 
@@ -122,8 +120,8 @@ def _long_half(draw, port: Port) -> Gradient | None:
     dtypes = [d for d in port.real_dtypes if d in ("float16", "bfloat16")]
     if not dtypes:
         return None
-    formula = draw(st.sampled_from(("1 + x", "100 + x")))
-    return Gradient(normal((2, 3000), draw(st.sampled_from(dtypes)), draw(SEEDS), formula), 1)
+    formula = pick(draw, ("1 + x", "100 + x"))
+    return Gradient(normal((2, 3000), pick(draw, dtypes), draw(SEEDS), formula), 1)
 
 
 @property("numerics.half_sums_in_float32", needs="centralize", cases=_long_half, share=0.1)
@@ -180,9 +178,9 @@ def _spoiled(draw, port: Port, bad: tuple[str, ...]) -> Gradient:
     shape, over = case.grad.shape, oracle.axes_of(case.axis, len(case.grad.shape)) or ()
     if len(over) == len(shape):  # leave another weight vector to be spoiled
         over = over[1:]
-    at = tuple(draw(st.sampled_from(range(n))) for n in shape)
+    at = tuple(pick(draw, range(n)) for n in shape)
     mask = f"np.arange({case.grad.value.size}).reshape({shape}) == {int(np.ravel_multi_index(at, shape))}"
-    value = draw(st.sampled_from(bad))
+    value = pick(draw, bad)
     dtype = case.grad.dtype
     return Gradient(
         Array(f"np.where({mask}, np.array({value}, {dtype!r}), {case.grad.expression}).astype({dtype!r})"), over

@@ -14,7 +14,19 @@ from ..judge import agree, centralized, claimed, require, same
 from ..port import MEMORY, NotProvided, Port
 from ..registry import property
 from ..result import Violation
-from ..strategies import LAYOUTS, MATRICES, SHAPES, TENSORS, Array, Gradient, axes, gradients, subsets, written
+from ..strategies import (
+    LAYOUTS,
+    MATRICES,
+    SHAPES,
+    TENSORS,
+    Array,
+    Gradient,
+    drawn_axes,
+    gradients,
+    pick,
+    subsets,
+    written,
+)
 
 
 def expected(case: Gradient) -> Approx:
@@ -192,7 +204,7 @@ def negative_axes(port: Port, case: Gradient) -> None:
 @st.composite
 def _int_axis(draw, port: Port) -> Gradient:
     case = draw(gradients()(port))
-    return Gradient(case.grad, draw(st.sampled_from(range(-len(case.grad.shape), len(case.grad.shape)))))
+    return Gradient(case.grad, pick(draw, range(-len(case.grad.shape), len(case.grad.shape))))
 
 
 @property("operator.int_axis", needs="centralize", cases=_int_axis, share=2)
@@ -225,9 +237,9 @@ def every_rank(port: Port, case: Gradient) -> None:
 
 @st.composite
 def _sizes(draw, port: Port) -> Gradient:
-    dtype = draw(st.sampled_from(port.real_dtypes))
+    dtype = pick(draw, port.real_dtypes)
     small, large = st.sampled_from(range(2, 34)), st.sampled_from((48, 63, 64, 65, 127, 128, 129, 257))
-    fan_in, rank = draw(st.one_of(small, large)), draw(st.sampled_from((2, 4)))
+    fan_in, rank = draw(st.one_of(small, large)), pick(draw, (2, 4))
     shape = (3, fan_in) if rank == 2 else (2, fan_in, 1, 2)
     values = np.arange(math.prod(shape)).reshape(shape) % 7
     return Gradient(written(values, dtype), tuple(range(1, rank)))
@@ -241,7 +253,7 @@ def every_size(port: Port, case: Gradient) -> None:
 
 @st.composite
 def _few_outputs(draw, port: Port) -> Gradient:
-    dtype, outputs = draw(st.sampled_from(port.real_dtypes)), draw(st.sampled_from(range(1, 41)))
+    dtype, outputs = pick(draw, port.real_dtypes), pick(draw, range(1, 41))
     values = np.arange(outputs * 3).reshape(outputs, 3) % 5
     return Gradient(written(values, dtype), 1)
 
@@ -278,8 +290,8 @@ def all_axes(port: Port, case: Gradient) -> None:
 
 @st.composite
 def _scalars(draw, port: Port) -> Gradient:
-    dtype = draw(st.sampled_from(port.real_dtypes))
-    return Gradient(draw(st.sampled_from((written(np.array(2.5), dtype), written([1.0, -2.0, 4.0], dtype)))), None)
+    dtype = pick(draw, port.real_dtypes)
+    return Gradient(pick(draw, (written(np.array(2.5), dtype), written([1.0, -2.0, 4.0], dtype))), None)
 
 
 @property("operator.scalars_and_vectors", needs="centralize", cases=_scalars)
@@ -293,8 +305,8 @@ EMPTY = ((0, 3), (3, 0), (2, 0, 3), (0, 2, 3), (2, 3, 0))
 
 @st.composite
 def _empty(draw, port: Port) -> Gradient:
-    shape, dtype = draw(st.sampled_from(EMPTY)), draw(st.sampled_from(port.real_dtypes))
-    return Gradient(Array(f"np.zeros({shape}, {dtype!r})"), draw(axes(len(shape), subsets(len(shape)))))
+    shape, dtype = pick(draw, EMPTY), pick(draw, port.real_dtypes)
+    return Gradient(Array(f"np.zeros({shape}, {dtype!r})"), drawn_axes(draw, len(shape), subsets(len(shape))))
 
 
 @property("operator.empty", needs="centralize", cases=_empty)
@@ -425,12 +437,12 @@ def negative_strides(port: Port, case: Gradient) -> None:
 
 @st.composite
 def _complex(draw, port: Port) -> Gradient:
-    dtype = draw(st.sampled_from([d for d in port.dtypes if d.startswith("complex")] or ["complex64"]))
-    shape = draw(st.sampled_from(MATRICES[:2] + TENSORS[:3]))
+    dtype = pick(draw, [d for d in port.dtypes if d.startswith("complex")] or ["complex64"])
+    shape = pick(draw, MATRICES[:2] + TENSORS[:3])
     numbers = st.sampled_from((1, 1j, 2 - 1j, 0, -3 + 4j, 10 + 1j))
     values = draw(st.lists(numbers, min_size=math.prod(shape), max_size=math.prod(shape)))
     array = Array(f"np.array({np.reshape(np.array(values, complex), shape).tolist()}, {dtype!r})")
-    return Gradient(array, draw(axes(len(shape), subsets(len(shape))[:2])))
+    return Gradient(array, drawn_axes(draw, len(shape), subsets(len(shape))[:2]))
 
 
 @property("operator.complex", needs="centralize", cases=_complex)

@@ -13,13 +13,13 @@ from ..bounds import CONTEXT, Approx, decimals, working
 from ..judge import agree, centralized, claimed, require
 from ..port import Port
 from ..registry import property
-from ..strategies import MATRICES, TENSORS, Array, Gradient, Steps, gradients, steps, written
+from ..strategies import MATRICES, TENSORS, Array, Gradient, Steps, gradients, pick, steps, written
 from . import adam, sgdm
 
 
 @st.composite
 def _sizes(draw, port: Port) -> Gradient:
-    n = draw(st.sampled_from((2, 3, 4, 7, 16)))
+    n = pick(draw, (2, 3, 4, 7, 16))
     grad = written(np.arange(n) ** 2, "float64" if "float64" in port.dtypes else port.real_dtypes[0])
     return Gradient(grad, 0)
 

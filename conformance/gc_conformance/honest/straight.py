@@ -228,7 +228,13 @@ class Straight:
 
     # Optimizers: the pure rules over dicts.
 
+    low_precision = ("kahan", "stochastic")
+
     def optimizer(self, kind, params, axes, **hyper):
+        if hyper.get("low_precision") is not None:
+            from .low_precision import LowPrecision
+
+            return LowPrecision(self, kind, params, axes, hyper)
         return Stateful(self, kind, params, axes, hyper)
 
     # Any optimizer with a switch: momentum, whose L2 decay is part of what is centralized.

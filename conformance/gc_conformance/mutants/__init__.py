@@ -11,7 +11,7 @@ from ..port import load
 from ..registry import PROPERTIES
 from ..result import PropertyResult
 from ..runner import PROFILES
-from . import adam, errors, layers, numerics, operator, optimizer, sgdm, switch, theory  # noqa: F401
+from . import adam, errors, layers, low_precision, numerics, operator, optimizer, sgdm, switch, theory  # noqa: F401
 from .register import MUTANTS, Mutant
 
 __all__ = ["MUTANTS", "Mutant", "kill"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import keras as _keras  # pyright: ignore[reportMissingImports]
 import numpy as np
 
-from ..port import PortError
-from . import storage
+from . import switched
 from .function import Function
-from .switch import Switch, check, imported, spelled
+from .switch import Switch, imported, spelled
 
 keras: Any = _keras  # whose modules are found when they are asked for, which type checkers do not see
 
@@ -52,34 +50,20 @@ class Steps:
         return {f"{i}.{v.name}": copy(v.value) for i, v in enumerate(self.optimizer.variables)}
 
 
-class Optimizer:
+class Optimizer(switched.Optimizer):
     """The port: see `optimizer`."""
 
-    library, layout = "keras", "out_last"
+    library = "keras"
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
     dtypes: tuple[str, ...] = ("float32",)
 
-    def __init__(self, made: Callable, switch: Switch, plain: Callable | None, options: dict[str, Any]):
-        self.made, self.switch, self.plain, self.options = made, switch, plain, options
-        self.name = f"{getattr(made, '__qualname__', made)}({switch.text})"
-
-    def switched(self, params, layers, gc, **options):
-        for words in layers.values():
-            storage.require("keras", **words)
-        made = self.plain if gc is None else self.made
-        if made is None:
-            raise NotImplementedError("no optimizer without a switch is named")
-        arguments = {**self.options, **self.switch.of(gc), **options}
-        parameters = inspect.signature(made).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        if unknown := [name for name in options if name not in parameters and not takes_any]:
-            raise NotImplementedError(f"{', '.join(unknown)} is none of its arguments")
+    def steps(self, made, arguments, params, layers):
         return Steps(made, params, arguments)
 
     def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
-        fixed, modules = spelled({**self.options, **options})
+        fixed, modules = spelled(self.fixed(self.made) | options)
         return (
             f"import keras; {line}{modules}",
             "p = {n: keras.Variable(weights[n]) for n in names}; "
@@ -110,19 +94,8 @@ def optimizer(
     Raises:
         PortError: it has no such argument, or cannot be built with these.
     """
-    switch = Switch.parse(switch)
-    check(made, switch, options, given=0)
-    port = Optimizer(made, switch, plain, options)
-    for name, value in (declared or {}).items():
-        setattr(port, name, value)
-    try:
-        probe = np.ones((4, 3), "float32")
-        port.switched({"weight": from_numpy(probe)}, {"weight": {"kind": "linear", "stored": "in out"}}, "off")
-    except Exception as error:
-        name = getattr(made, "__qualname__", made)
-        raise PortError(
-            f"{name} cannot be built: {type(error).__name__}: {error} (arguments: --with NAME=VALUE)."
-        ) from error
+    port = Optimizer(made, switch, plain, options, declared)
+    port.tried(from_numpy(np.ones((4, 3), "float32")), "apply")
     return port
 
 

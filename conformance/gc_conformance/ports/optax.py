@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from ..port import PortError
-from . import storage
+from . import switched
 from .jax import copy, from_numpy, own_dtypes, to_numpy
-from .switch import Switch, check, imported, spelled, without_decay
+from .switch import Switch, imported, spelled
 
 __all__ = ["copy", "from_numpy", "in_front", "optimizer", "to_numpy"]
 
@@ -20,12 +21,12 @@ class Steps:
     """A transformation, applied to a dict of arrays."""
 
     def __init__(self, made: optax.GradientTransformation, params: dict[str, jax.Array]):
-        self.made: optax.GradientTransformation = made
+        self.optimizer: optax.GradientTransformation = made
         self.values: Any = dict(params)
         self.kept = made.init(self.values)
 
     def step(self, gradients: Callable[[dict], dict]) -> None:
-        updates, self.kept = self.made.update(gradients(dict(self.values)), self.kept, self.values)
+        updates, self.kept = self.optimizer.update(gradients(dict(self.values)), self.kept, self.values)
         self.values = optax.apply_updates(self.values, updates)
 
     def params(self) -> dict[str, jax.Array]:
@@ -36,36 +37,28 @@ class Steps:
         return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-class Optimizer:
+class Optimizer(switched.Optimizer):
     """The port: see `optimizer`."""
 
     library = "jax"
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
 
-    def __init__(self, made: Callable, switch: Switch, plain: Callable | None, options: dict[str, Any], layout: str):
-        self.made, self.switch, self.plain, self.options, self.layout = made, switch, plain, options, layout
-        self.name, self.dtypes = f"{getattr(made, '__qualname__', made)}({switch.text})", own_dtypes()
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self.dtypes = own_dtypes()
 
-    def switched(self, params, layers, gc, **options):
-        for words in layers.values():
-            storage.require(self.library, **words)
-        return Steps(self.built(gc, options), params)
-
-    def built(self, gc: str | None, options: dict[str, Any]) -> optax.GradientTransformation:
-        made = self.plain if gc is None else self.made
-        if made is None:
-            raise NotImplementedError("no optimizer without a switch is named")
+    def steps(self, made, arguments, params, layers):
         try:
-            return made(**{**without_decay(made), **self.options, **self.switch.of(gc), **options})
-        except TypeError as refusal:
-            if any(f"'{name}'" in str(refusal) for name in options):
-                raise NotImplementedError(str(refusal)) from refusal
+            return Steps(made(**arguments), params)
+        except TypeError as refusal:  # a chain takes any argument, and hands it to one that may not
+            if refused := [name for name in arguments if f"'{name}'" in str(refusal) and name not in self.options]:
+                raise NotImplementedError(f"{', '.join(refused)} is none of its arguments") from refusal
             raise
 
     def spelling(self, options: dict[str, Any], changed: Callable[[str], str]) -> tuple[str, ...]:
         line, name = imported(self.made)
-        fixed, modules = spelled({**without_decay(self.made), **self.options, **options})
+        fixed, modules = spelled(self.fixed(self.made) | options)
         gradients = f"{{n: jnp.asarray({changed('np.asarray(p[n])')}) for n in p}}"
         return (
             f"import jax.numpy as jnp, optax; {line}{modules}",
@@ -99,20 +92,8 @@ def optimizer(
     Raises:
         PortError: it has no such argument, or cannot be built with these.
     """
-    switch = Switch.parse(switch)
-    check(made, switch, options, given=0)
-    port = Optimizer(made, switch, plain, options, layout)
-    for name, value in (declared or {}).items():
-        setattr(port, name, value)
-    try:
-        built = port.built("off", {})
-        if not hasattr(built, "update"):
-            raise TypeError(f"it returns a {type(built).__name__}, which has no update")
-    except Exception as error:
-        name = getattr(made, "__qualname__", made)
-        raise PortError(
-            f"{name} cannot be built: {type(error).__name__}: {error} (arguments: --with NAME=VALUE)."
-        ) from error
+    port = Optimizer(made, switch, plain, options, {"layout": layout, **(declared or {})})
+    port.tried(jnp.ones((4, 3)), "update")
     return port
 
 
@@ -122,6 +103,9 @@ def in_front(front: Callable, made: Callable, *, layout: str = "out_first", **op
     def chained(gc: bool, **options: Any) -> optax.GradientTransformation:
         return optax.chain(front(), made(**options)) if gc else made(**options)
 
-    port = Optimizer(chained, Switch.parse("gc"), made, options, layout)
+    own = inspect.signature(made)
+    gc = inspect.Parameter("gc", inspect.Parameter.KEYWORD_ONLY)
+    chained.__signature__ = own.replace(parameters=[*own.parameters.values(), gc])  # type: ignore[attr-defined]
+    port = Optimizer(chained, "gc", made, options, {"layout": layout})
     port.name = f"optax.chain({front.__name__}(), {made.__name__}(...))"
     return port

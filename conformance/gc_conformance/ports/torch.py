@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..port import PortError
-from . import storage
+from . import switched
 from .function import Function
-from .switch import Switch, check, imported, spelled, without_decay
+from .switch import Switch, imported, spelled
 from .torch_model import model_of
 
 
@@ -87,29 +86,15 @@ def _leaves(tree: Any, path: str = "state") -> Any:
             yield from _leaves(value, f"{path}.{key}")
 
 
-class Optimizer:
+class Optimizer(switched.Optimizer):
     """The port: see `optimizer`."""
 
-    library = "torch"
-    layout = "out_first"
+    library, layout, given = "torch", "out_first", 1
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
-
     model, closure = False, False
 
-    def __init__(self, made: Callable, switch: Switch, plain: Callable | None, options: dict[str, Any]):
-        self.made, self.switch, self.plain, self.options = made, switch, plain, options
-        self.name = f"{getattr(made, '__qualname__', made)}({switch.text})"
-
-    def switched(self, params, layers, gc, **options):
-        for words in layers.values():
-            storage.require("torch", **words)
-        made = self.plain if gc is None else self.made
-        if made is None:
-            raise NotImplementedError("no optimizer without a switch is named")
-        arguments = {**without_decay(made), **self.options, **self.switch.of(gc), **options}
-        if unknown := [name for name in options if not _takes(made, name)]:
-            raise NotImplementedError(f"{', '.join(unknown)} is none of its arguments")
+    def steps(self, made, arguments, params, layers):
         if self.model:
             given, parameters = model_of(params, layers)
         else:
@@ -121,7 +106,7 @@ class Optimizer:
         if self.model:
             return None
         line, name = imported(self.made)
-        fixed, modules = spelled({**without_decay(self.made), **self.options, **options})
+        fixed, modules = spelled(self.fixed(self.made) | options)
         gradients = f"[setattr(p[n], 'grad', torch.tensor({changed('p[n].detach().numpy()')})) for n in p]"
         return (
             f"import torch; {line}{modules}",
@@ -133,11 +118,6 @@ class Optimizer:
             "{n: p[n].detach().clone() for n in p}",
             "optimizer.state_dict()['state']",
         )
-
-
-def _takes(made: Callable, name: str) -> bool:
-    parameters = inspect.signature(made).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def optimizer(
@@ -167,29 +147,13 @@ def optimizer(
     Raises:
         PortError: it has no such argument, or cannot be built with these.
     """
-    switch = Switch.parse(switch)
-    check(made, switch, options, given=1)
-    port = Optimizer(made, switch, plain, options)
+    port = Optimizer(made, switch, plain, options, declared)
     port.model, port.closure = model, bool(closure)
     port.dtypes = dtypes  # type: ignore[attr-defined]
-    for name, value in (declared or {}).items():
-        setattr(port, name, value)
-    try:
-        probe = _probe(port)
-        if not hasattr(probe.optimizer, "step"):
-            raise TypeError(f"it returns a {type(probe.optimizer).__name__}, which has no step")
-    except Exception as error:
-        name = getattr(made, "__qualname__", made)
-        raise PortError(
-            f"{name} cannot be built: {type(error).__name__}: {error} (arguments: --with NAME=VALUE)."
-        ) from error
+    probe = port.tried(torch.ones(3, 4), "step")
     if closure is None:
         port.closure = not _steps(probe) and "closure" in inspect.signature(probe.optimizer.step).parameters
     return port
-
-
-def _probe(port: Optimizer) -> Steps:
-    return port.switched({"weight": torch.ones(3, 4)}, {"weight": {"kind": "linear", "stored": "out in"}}, "off")
 
 
 def _steps(probe: Steps) -> bool:
