@@ -41,9 +41,7 @@ def optimizer_of(way: str, model: nn.Module, momentum: float, gc_on: str | None)
     if way == "optimi":
         import optimi  # type: ignore[import-not-found]
 
-        return optimi.SGD(
-            model.parameters(), lr=0.05, momentum=momentum, dampening=False, kahan_sum=True, foreach=False
-        )
+        return optimi.SGD(model.parameters(), lr=0.05, momentum=momentum, dampening=False, kahan_sum=True, foreach=False)
     return gct.SGD(model, lr=0.05, momentum=momentum, gc_on=gc_on, **WAYS[way])
 
 

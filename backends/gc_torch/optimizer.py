@@ -293,7 +293,9 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         seed: int = 0,
     ):
         options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
-        ours: dict[str, Any] = dict(gc_on=gc_on, low_precision=low_precision, seed=seed, decoupled_weight_decay=True)
+        ours: dict[str, Any] = dict(
+            gc_on=gc_on, low_precision=low_precision, seed=seed, decoupled_weight_decay=True
+        )
         self.check({**options, **ours, "differentiable": differentiable})
         groups = self._groups(params, plan, **ours)
         super().__init__(

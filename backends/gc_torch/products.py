@@ -41,9 +41,7 @@ def matrix(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
         trace.mark(out, None)
         if not any(is_layer(trace, name) for name in made.roots) and left.ndim == right.ndim == out.ndim > 1:
             batch: list[int | None] = list(range(out.ndim - 2))
-            trace.twice.output(
-                out, made.roots, [*batch, *((None, out.ndim - 1) if a is None else (out.ndim - 2, None))]
-            )
+            trace.twice.output(out, made.roots, [*batch, *((None, out.ndim - 1) if a is None else (out.ndim - 2, None))])
         return None
     return trace.mark(out, None)
 

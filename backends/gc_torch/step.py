@@ -42,9 +42,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         checks.low_precision(way)
         checks.seed(group.get("seed", 0))
         if way is not None and group.get("differentiable"):
-            raise ValueError(
-                f"low_precision must be None where differentiable is set, for rounding has no derivative; got {way!r}"
-            )  # noqa: E501
+            raise ValueError(f"low_precision must be None where differentiable is set, for rounding has no derivative; got {way!r}")  # noqa: E501
 
     def columns(self, group: dict[str, Any]) -> Columns:
         """Parameters with a gradient, their gradients, their states, steps and compensations: made where there are none.
@@ -278,10 +276,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _asked(self) -> list[list[Any]]:
         """What the options of each group decide, once they have been checked; and its rows."""
         groups = self.param_groups
-        return [
-            [self._options(i, group) for i, group in enumerate(groups)],
-            [self._rows(i) for i in range(len(groups))],
-        ]
+        return [[self._options(i, group) for i, group in enumerate(groups)], [self._rows(i) for i in range(len(groups))]]
 
     def _step_parts(self, parts: list[Part], options: list[Any], every: list[tuple[Row, ...]]) -> None:
         grads = [[p.grad for p in part.group["params"]] for part in parts]
@@ -295,9 +290,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
             every = [part.of(self._rows(part.index, shapes=kept[i] is None)) for i, part in enumerate(parts)]
         batches: list[Batch] = []
         for i, found in enumerate(kept):
-            batches += (
-                self._kept.prepare(self, parts[i], options[i], every[i], self._scratch) if found is None else found
-            )
+            batches += self._kept.prepare(self, parts[i], options[i], every[i], self._scratch) if found is None else found
 
         # A GradScaler leaves these to optimizers that were asked for the fused step.
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")

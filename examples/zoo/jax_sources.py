@@ -79,9 +79,7 @@ def _seen(one: Model) -> dict[int, list[jax_numbers.Together]]:
     keys = iter(jax.random.split(jax.random.key(0), len(leaves) + len(one.batch)))
     drawn = [0.1 + jax.random.uniform(next(keys), leaves[i].shape, leaves[i].dtype) for i in trained]
     batch = [
-        jax.random.uniform(next(keys), x.shape)
-        if jnp.issubdtype(x.dtype, jnp.floating)
-        else jnp.zeros(x.shape, x.dtype)
+        jax.random.uniform(next(keys), x.shape) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros(x.shape, x.dtype)
         for x in one.batch
     ]
 
