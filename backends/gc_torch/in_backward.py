@@ -176,7 +176,7 @@ def _check(model: Any, optimizer: Any, independent: bool) -> None:
         )
     if attached_at_step(optimizer):
         raise ValueError(
-            f"GC stands in front of the step of {name}, which is not called for single parameters: remove() it, and "
+            f"GC is attached to the step of {name}, which is not called for single parameters: remove() it, and "
             'attach(optimizer, model, where="backward")'
         )
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
