@@ -14,8 +14,7 @@ OPEN = {
 }  # fmt: skip
 # What a program has said already.
 _READ = {
-    Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR, Reason.PARAMETERS, Reason.NOT_REACHED, Reason.DIFFERENT,
-    Reason.NOT_LINEAR,
+    Reason.FUNCTION, Reason.PRODUCT, Reason.UNCLEAR, Reason.PARAMETERS, Reason.DIFFERENT, Reason.NOT_LINEAR,
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def _product(a: _Side, b: _Side, name: str, uses: Uses) -> Value:
                 for image in side.value.images
             ]
         else:
-            uses.contract(side.value, side.over, name, side.batch)
+            uses.contract(side.value, side.over, name, side.batch, outer=other.value.outer)
             images += _applied(side, other, side is a)
     return Value(of(a.value, b.value), tuple(images))
 
@@ -122,7 +122,8 @@ def _applied(side: _Side, other: _Side, first: bool) -> list[Image]:
     if not image.linear or image.factors or not own(image.dims[axis] for axis in side.over):
         return []
     dims = side.result(image.dims, other, first)
-    return [image._replace(dims=dims, state=State.APPLIED, fan_in=fan_in)]
+    stack = [new(dim.size) for dim in dims[: len(side.batch)]]  # each has data of its own
+    return [image._replace(dims=(*stack, *dims[len(stack) :]), state=State.APPLIED, fan_in=fan_in)]
 
 
 def _met_data_before(side: _Side, other: _Side, name: str, uses: Uses) -> list[Image]:
@@ -133,6 +134,11 @@ def _met_data_before(side: _Side, other: _Side, name: str, uses: Uses) -> list[I
         if image.state is State.LOOKED_UP and over and kept and not other.value.alone:
             # Of a stack of matrices each input has chosen one: experts.
             uses.add(image, Use(Kind.CONTRACTED, name, over, kept | image.chosen, stacked=True))
+        elif (
+            image.state is State.APPLIED and over and kept and not other.value.alone and _places(other, other.free) > 1
+        ):
+            # With data it has made the weight of a product with more data: experts that are mixed by gates.
+            uses.add(image, Use(Kind.TWICE, name))
         elif image.state is State.APPLIED:
             # (x A) B, with nothing in between and over all of A's outputs: B is the second factor.
             rank = _places(side, side.over)
@@ -167,6 +173,9 @@ def conv_general_dilated(eqn: Any, values: Sequence[Value], uses: Uses) -> list[
     if rhs.alone and lhs.alone and not lhs.params & rhs.params:  # a constant that is learned: the input
         uses.settle(lhs, Kind.INPUT, name)
         lhs = Value(Source.DATA)
+    for image in rhs.images:
+        if image.state is State.APPLIED and own(image.dims[i] for i in over) and own([image.dims[out]]):
+            uses.add(image, Use(Kind.TWICE, name))
     if not rhs.alone or lhs.alone or eqn.params["batch_group_count"] != 1:
         for value in (lhs, rhs):
             uses.settle(value, Kind.UNREAD if value.alone else Kind.INPUT, name)

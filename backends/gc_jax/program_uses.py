@@ -23,6 +23,7 @@ class Kind(Enum):
     FACTOR = "as a low-rank factor"
     PRODUCT = "in a product of parameters"
     NOT_LINEAR = "in a function that is not linear"
+    TWICE = "with data twice"
     UNREAD = "by another operation"
 
 
@@ -67,8 +68,13 @@ class Uses:
             elif image.linear or image.pieces or kind is not Kind.ADDED:  # a penalty that is added has no axes left
                 self.add(image, Use(kind, operation))
 
-    def contract(self, value: Value, axes: Sequence[int], operation: str, batch: Sequence[int] = ()) -> None:
-        """Data meets a value that is made of parameters alone, and sums over these axes of it."""
+    def contract(
+        self, value: Value, axes: Sequence[int], operation: str, batch: Sequence[int] = (), *, outer: bool = False
+    ) -> None:
+        """Data meets a value that is made of parameters alone, and sums over these axes of it.
+
+        `outer`: the data are products of data with data.
+        """
         over = {image: own(image.dims[axis] for axis in axes) for image in value.images}
         weights = {image.param for image, pieces in over.items() if pieces and image.linear}
         plain = {image.param for image in value.images if image.linear and not image.reduced}
@@ -97,6 +103,8 @@ class Uses:
                 chosen = any(piece.axis not in image.sliced for piece in image.chosen)
                 stacked = chosen or bool(own(image.dims[axis] for axis in batch))
                 use = Use(Kind.CONTRACTED, operation, pieces, kept, stacked, parts=parts)
+                if outer and len({piece.axis for piece in pieces}) > 1:
+                    use = Use(Kind.TWICE, operation)
             self.add(image, use)
 
 
@@ -108,6 +116,9 @@ def verdict(uses: Sequence[Use], shape: tuple[int, ...], names: Sequence[str]) -
     if Kind.UNREAD in kinds:
         what = f"it is used by {_operations(uses, Kind.UNREAD)}"
         return layouts.left_alone(shape, Why(Reason.UNCLEAR, what=what))
+    if Kind.TWICE in kinds:
+        # y = Σ gₑ xᵢ W[e, i, o]: experts W[e] that are mixed, or one linear map of all gₑ xᵢ. Nobody can say.
+        return layouts.left_alone(shape, Why(Reason.UNCLEAR, what="it meets data twice, as gates and experts do"))
     if Kind.NOT_LINEAR in kinds:
         return layouts.left_alone(shape, Why(Reason.NOT_LINEAR, operation=_operations(uses, Kind.NOT_LINEAR)))
     if Kind.PRODUCT in kinds:

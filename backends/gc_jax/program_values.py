@@ -53,6 +53,8 @@ class Value(NamedTuple):
     images: tuple[Image, ...] = ()
     one_hot: bool = False  # a comparison of data with places: at most one of them is 1
     places: bool = False  # 0, 1, 2, …
+    spread: frozenset[int] = frozenset()  # axes along which data was repeated
+    outer: bool = False  # every number of some data times every number of other data
 
     @property
     def alone(self) -> bool:

@@ -44,9 +44,30 @@ def rule_of_source(eqn: Any, values: Sequence[Value]) -> list[Value]:
     """Without parameters there is nothing to follow but where values come from, and which compare data with places."""
     random = eqn.primitive.name.startswith(("random_", "threefry", "rng_"))
     source = Source.RANDOM if random else of(*values)
-    return [Value(source, (), any(v.one_hot for v in values), all(v.places for v in values) and bool(values))] * len(
-        eqn.outvars
-    )
+    one_hot, places = any(v.one_hot for v in values), all(v.places for v in values) and bool(values)
+    return [Value(source, (), one_hot, places, *_products_of_data(eqn, values))] * len(eqn.outvars)
+
+
+def _products_of_data(eqn: Any, values: Sequence[Value]) -> tuple[frozenset[int], bool]:
+    """Along which axes an operation repeats data, and whether it multiplies all of some data with all of other data."""
+    name = eqn.primitive.name
+    if name == "broadcast_in_dim":
+        kept = eqn.params["broadcast_dimensions"]
+        sizes = dict(zip(kept, eqn.invars[0].aval.shape, strict=True))
+        shape = eqn.outvars[0].aval.shape
+        return frozenset(axis for axis, size in enumerate(shape) if sizes.get(axis, 1) == 1 < size), values[0].outer
+    if name == "mul":
+        shape = eqn.outvars[0].aval.shape
+        a, b = (
+            value.spread | {i for i, (n, m) in enumerate(zip(var.aval.shape, shape, strict=False)) if n < m}
+            for value, var in zip(values, eqn.invars, strict=True)
+        )
+        return frozenset(), bool(a - b and b - a)
+    if name == "dot_general":
+        over, batch = eqn.params["dimension_numbers"]
+        free = [len(var.aval.shape) > len(batch[0]) for var in eqn.invars]
+        return frozenset(), not over[0] and all(free)
+    return frozenset(), name in ("reshape", "transpose", "squeeze", "convert_element_type") and values[0].outer
 
 
 def _passed(jaxpr: Any, live: set[Any]) -> set[Any]:

@@ -136,7 +136,7 @@ def step_in_backward(
         What can be removed again, with `remove()`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind, or this cannot be done with it; nothing has changed.
+        TypeError, ValueError: an argument is of the wrong type, or this cannot be done with it; nothing has changed.
         RuntimeError: later, from what needs all gradients at once.
 
     >>> layer = nn.Linear(3, 1)
@@ -178,7 +178,7 @@ def _check(model: Any, optimizer: Any, independent: bool) -> None:
         )
     if attached_at_step(optimizer):
         raise ValueError(
-            f"GC stands in front of the step of {name}, which is not called for single parameters: remove() it, and "
+            f"GC is attached to the step of {name}, which is not called for single parameters: remove() it, and "
             'attach(optimizer, model, where="backward")'
         )
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

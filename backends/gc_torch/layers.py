@@ -5,7 +5,8 @@ A class is known if its library defines it, or it is derived from such a class; 
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def _of_hook(module: nn.Module, local: str, parameter: Tensor) -> View | None:
     return None
 
 
-def stand_ins(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
+def _stand_ins(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
     """Parameters in whose place the layer reads a tensor computed from them, its name, and whether it has it already.
 
     What the layer does with that tensor is what counts: the norm that it is divided by depends on more weights.
@@ -104,6 +105,25 @@ def stand_ins(module: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
         if isinstance(hook, (WeightNorm, SpectralNorm)):
             learned = "_v" if isinstance(hook, WeightNorm) else "_orig"
             yield getattr(module, hook.name + learned), hook.name, False
+
+
+@contextmanager
+def standing_in(
+    model: nn.Module, parameters: Mapping[str, Tensor], found: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """While the model runs, say of each tensor that a layer reads in a parameter's place which parameter that is."""
+    names = {parameter: name for name, parameter in parameters.items()}
+    with ExitStack() as stack:
+        for module in model.modules():
+            for parameter, tensor_name, ready in _stand_ins(module):
+                if (name := names.get(parameter)) is None:
+                    continue
+                if ready:
+                    found(name, getattr(module, tensor_name))
+                else:  # by a hook that comes after the one which computes the layer's tensor
+                    after = lambda module, _, name=name, at=tensor_name: found(name, getattr(module, at))  # noqa: E731
+                    stack.callback(module.register_forward_pre_hook(after).remove)
+        yield
 
 
 # ---- PyTorch's own layers

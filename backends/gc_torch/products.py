@@ -40,8 +40,8 @@ def matrix(trace: Trace, packet: Any, args: Any, kwargs: Any, out: Any) -> None:
         trace.sum_over(made, [axis], packet.__name__, data)
         trace.mark(out, None)
         if not any(is_layer(trace, name) for name in made.roots) and left.ndim == right.ndim == out.ndim > 1:
-            batch: list[int | None] = list(range(out.ndim - 2))
-            trace.twice.output(out, made.roots, [*batch, *((None, out.ndim - 1) if a is None else (out.ndim - 2, None))])
+            last = (None, out.ndim - 1) if a is None else (out.ndim - 2, None)
+            trace.twice.output(out, made.roots, [*[None] * (out.ndim - 2), *last])
         return None
     return trace.mark(out, None)
 
@@ -50,8 +50,10 @@ def of_data(trace: Trace, packet: Any, args: Any) -> None:
     """A product in which no parameter is: one may have made its weight."""
     if packet in MATRIX:
         left, right = (args[i] for i in MATRIX[packet][:2])
-        trace.made_weights(left, [left.ndim - 1], [left.ndim - 2] if left.ndim > 1 else [])
-        trace.made_weights(right, [max(right.ndim - 2, 0)], [right.ndim - 1] if right.ndim > 1 else [])
+        if left.ndim == right.ndim and right.ndim > 1 and right.shape[-1] > 1:
+            trace.made_weights(left, [left.ndim - 1], [left.ndim - 2])
+        if left.ndim == right.ndim and left.ndim > 1 and left.shape[-2] > 1:
+            trace.made_weights(right, [right.ndim - 2], [right.ndim - 1])
     elif packet in CONVOLUTIONS:
         axes = list(range(args[1].ndim))
         out, *over = [1, 0, *axes[2:]] if args[6] else axes

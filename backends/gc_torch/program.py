@@ -4,7 +4,6 @@ Nothing is computed and nothing allocated: the model runs on fake tensors, which
 what it does depends on values does it run once really.
 """
 
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from gc_core.reasons import GCWarning
 from gc_core.uses import Kind, conclusion
 from gc_torch import leftovers
 from gc_torch.compat import pytree
-from gc_torch.layers import stand_ins
+from gc_torch.layers import standing_in
 from gc_torch.reader import Reader
 from gc_torch.trace import Trace
 from gc_torch.tree import named_views
@@ -175,21 +174,8 @@ def _watch(
         if mode is not None:
             stack.enter_context(mode)
         stack.enter_context(Reader(trace, mode, saved))
-        names = {parameter: name for name, parameter in parameters.items()}
-        for module in model.modules():
-            for parameter, tensor_name, ready in stand_ins(module):
-                if parameter not in names:
-                    continue
-                if ready:
-                    trace.stand_in(names[parameter], getattr(module, tensor_name))
-                else:
-                    hook = functools.partial(_after_hook, trace, names[parameter], tensor_name)
-                    stack.callback(module.register_forward_pre_hook(hook).remove)
+        stack.enter_context(standing_in(model, parameters, trace.stand_in))
         call(model)
-
-
-def _after_hook(trace: Trace, name: str, tensor_name: str, module: nn.Module, args: Any) -> None:
-    trace.stand_in(name, getattr(module, tensor_name))
 
 
 def quiet_tensors(model: nn.Module) -> Iterator[Tensor]:

@@ -2,8 +2,8 @@
 
 With gates g, y = Σ gₑ xᵢ W[e, i, o] is a mixture of the experts W[e], whose weight vectors run along i; and it is one
 linear map of all the products gₑ xᵢ, whose run along e and i. Nothing in the program says which is meant. It is seen
-either in the products, made before W comes, or in g W, which is then the weight of another product. A parameter of a
-known layer needs none of this.
+either in the products, made before W comes, or in g W, which is then the weight of a product with several x. Where each
+expert has given its output first, that says it. A parameter of a known layer needs none of this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,8 +68,8 @@ class Twice:
 
     def made_weights(self, x: Any, over: Sequence[int], kept: Sequence[int]) -> list[str]:
         """The parameters that have made the weight of a product that sums over these axes of it and keeps those."""
-        given: Given = self._outputs.get(x, {}) if isinstance(x, Tensor) else {}
-        return [name for name, axes in given.items() if _own(axes, over) and _own(axes, kept)]
+        given: Given | None = self._outputs.get(x) if isinstance(x, Tensor) else None
+        return [name for name, axes in (given or {}).items() if _own(axes, over) and _own(axes, kept)]
 
 
 def _own(axes: Axes, dims: Sequence[int]) -> list[Piece]:

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gc_torch import compat
 from gc_torch.compat import TorchDispatchMode, pytree
-from gc_torch.layers import stand_ins
+from gc_torch.layers import standing_in
 from gc_torch.program import Batch, caller
 from gc_torch.unchanged import Saved, as_it_was
 
@@ -29,17 +29,7 @@ def watched(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, fa
         stack.enter_context(torch.no_grad())
         stack.enter_context(as_it_was(model))
         watch = stack.enter_context(Watch(dict(parameters), model, factors))
-        names = {parameter: name for name, parameter in parameters.items()}
-        for module in model.modules():
-            for parameter, tensor_name, ready in stand_ins(module):
-                if parameter not in names:
-                    continue
-                if ready:
-                    watch.root(names[parameter], getattr(module, tensor_name))
-                else:
-                    stack.callback(
-                        module.register_forward_pre_hook(watch.rooting(names[parameter], tensor_name)).remove
-                    )
+        stack.enter_context(standing_in(model, parameters, watch.root))
         call(model)
     return watch
 
@@ -99,10 +89,6 @@ class Watch(TorchDispatchMode):
     def root(self, name: str, x: Tensor) -> None:
         self.roots[name] = x
         self.nodes[id(x)] = Node(frozenset([name]), self.key(name), lambda values: values[name], x)
-
-    def rooting(self, name: str, tensor_name: str) -> Callable[[nn.Module, Any], None]:
-        """A hook that comes after the one which computes the layer's tensor."""
-        return lambda module, args: self.root(name, getattr(module, tensor_name))
 
     def key(self, what: Any) -> int:
         return self.keys.setdefault(what, len(self.keys))

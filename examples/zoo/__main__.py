@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
         subprocess.run(
             [sys.executable, "-c", f"from examples.zoo import __main__ as zoo; zoo.look_at({name!r})"],
             check=True,
-            env={**os.environ, "KERAS_BACKEND": "jax"},
+            env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
         )
     found = [one for name in LIBRARIES for one in kept(name)]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES if _installed(name))

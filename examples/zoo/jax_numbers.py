@@ -6,6 +6,7 @@ in common are one weight vector. No rule of an operation is known here, and none
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,12 +40,22 @@ def together(function: Callable[..., Any], params: Sequence[Any], data: Sequence
     (np.True_, np.False_)
     """
     closed = jax.make_jaxpr(function)(*params, *data)
-    found: dict[int, list[Together]] = {i: [] for i in range(len(params))}
-    nodes = [Node(p, frozenset([i]), lambda values, i=i: values[i]) for i, p in enumerate(params)]
-    nodes += [Node(x, data=True) for x in data]
-    known = dict(enumerate(params))
-    _run(closed.jaxpr, [*map(Node, closed.consts)], nodes, known, found)
-    return found
+    met: list[tuple[int, bool]] = []  # of the operations: the parameter, and whether it meets data
+
+    @jax.jit  # in one program: it would be compiled operation by operation
+    def feeds(params: Any, data: Any) -> list[Any]:
+        found: list[tuple[int, bool, Any]] = []
+        nodes = [Node(p, frozenset([i]), lambda values, i=i: values[i]) for i, p in enumerate(params)]
+        nodes += [Node(x, data=True) for x in data]
+        _run(closed.jaxpr, [*map(Node, closed.consts)], nodes, dict(enumerate(params)), found)
+        met[:] = [(i, with_data) for i, with_data, _ in found]
+        return [change for _, _, change in found]
+
+    seen: dict[int, list[Together]] = {i: [] for i in range(len(params))}
+    for change, (i, with_data) in zip(feeds(list(params), list(data)), met, strict=True):
+        counts = np.asarray(change, np.float32)
+        seen[i].append(Together(counts.any(0), counts.T @ counts > 0, with_data))
+    return seen
 
 
 def _run(jaxpr: Any, consts: Sequence[Node], nodes: Sequence[Node], known: Any, found: Any) -> list[Node]:
@@ -63,7 +74,7 @@ def _step(eqn: Any, nodes: list[Node], known: Any, found: Any) -> list[Node]:
     name = eqn.primitive.name
     if name == "scan":
         return _scan(eqn, nodes, known, found)
-    if name == "cond":
+    if name == "cond" and not isinstance(nodes[0].value, jax.core.Tracer):
         branch = eqn.params["branches"][int(nodes[0].value)]
         return _run(branch.jaxpr, [*map(Node, branch.consts)], nodes[1:], known, found)
     for key in ("jaxpr", "call_jaxpr"):
@@ -72,8 +83,8 @@ def _step(eqn: Any, nodes: list[Node], known: Any, found: Any) -> list[Node]:
             consts = getattr(inner, "consts", ())
             return _run(getattr(inner, "jaxpr", inner), [*map(Node, consts)], nodes, known, found)
 
-    def bind(*values: Any) -> list[Any]:
-        out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    def bind(*values: Any, **changed: Any) -> list[Any]:
+        out = eqn.primitive.bind(*values, **{**eqn.primitive.get_bind_params(eqn.params), **changed})
         return list(out) if eqn.primitive.multiple_results else [out]
 
     values = bind(*(node.value for node in nodes))
@@ -82,8 +93,8 @@ def _step(eqn: Any, nodes: list[Node], known: Any, found: Any) -> list[Node]:
     product = name in ("dot_general", "conv_general_dilated") and len(pure) == 2 and not pure[0].params & pure[1].params
     if pure and (data or product):
         for i in sorted(frozenset().union(*(node.params for node in pure))):
-            one = _together(bind, nodes, i, known, data)
-            found[i] += [] if one is None else [one]
+            if (change := _feeds(partial(bind, **_everywhere(eqn)), nodes, i, known)) is not None:
+                found.append((i, data, change))
     if data or not pure:
         return [Node(value, data=data) for value in values]
     params = frozenset().union(*(node.params for node in pure))
@@ -94,18 +105,32 @@ def _step(eqn: Any, nodes: list[Node], known: Any, found: Any) -> list[Node]:
     return [Node(value, params, make(at)) for at, value in enumerate(values)]
 
 
-def _together(bind: Any, nodes: Sequence[Node], i: int, known: dict[int, Any], data: bool) -> Together | None:
+def _everywhere(eqn: Any) -> dict[str, Any]:
+    """A convolution whose every output reads the whole kernel: without stride or dilation, and padded."""
+    if eqn.primitive.name != "conv_general_dilated":
+        return {}
+    kernel = [eqn.invars[1].aval.shape[axis] for axis in eqn.params["dimension_numbers"].rhs_spec[2:]]
+    ones = (1,) * len(kernel)
+    return {
+        "window_strides": ones,
+        "lhs_dilation": ones,
+        "rhs_dilation": ones,
+        "padding": tuple((n - 1, n - 1) for n in kernel),
+    }
+
+
+def _feeds(bind: Any, nodes: Sequence[Node], i: int, known: dict[int, Any]) -> Any:
+    """(outputs, weights): whether an output changes with a weight."""
+
     def outputs(weight: Any) -> Any:
         some = {**known, i: weight}
         out = bind(*(node.make(some) if node.make and i in node.params else node.value for node in nodes))
-        return jnp.concatenate([jnp.ravel(x) for x in out if jnp.issubdtype(x.dtype, jnp.floating)])
+        out = [jnp.ravel(x) for x in out if jnp.issubdtype(x.dtype, jnp.floating)]
+        return jnp.concatenate(out) if out else None
 
-    try:
-        change = np.asarray(jax.jacfwd(outputs)(known[i])).reshape(-1, known[i].size) != 0
-    except (TypeError, ValueError):  # nothing with a derivative comes out
+    if outputs(known[i]) is None:
         return None
-    counts = change.astype(np.float32)
-    return Together(change.any(0), counts.T @ counts > 0, data)
+    return jax.jacfwd(outputs)(known[i]).reshape(-1, known[i].size) != 0
 
 
 def _scan(eqn: Any, nodes: list[Node], known: Any, found: Any) -> list[Node]:
@@ -154,5 +179,7 @@ def agrees(row: Any, seen: Sequence[Together]) -> Iterator[bool]:
     for one in seen:
         some = one.reached
         whole = (wanted[some] <= some).all()
+        if one.shared.all() > wanted.all():  # as where it is divided by a norm of all of it
+            continue
         if one.data and whole and some.any():
             yield bool((one.shared[np.ix_(some, some)] == wanted[np.ix_(some, some)]).all())

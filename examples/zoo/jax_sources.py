@@ -35,8 +35,8 @@ def found(one: Model) -> Found:
         except Exception as error:
             return empty._replace(problem=f"is not read: {type(error).__name__}: {error}"[:120])
     contradictions = [
-        f"{name} {row.shape}: its class or name says {declared[name].axes} ({declared[name].why}), the program {row.axes} "
-        f"({row.why})"
+        f"{name} {row.shape}: its class or name says {declared[name].axes} ({declared[name].why}), "
+        f"the program {row.axes} ({row.why})"
         for name, row in program.items()
         if not _unsure(row) and not _unsure(declared[name]) and _vectors(row) != _vectors(declared[name])
     ]
@@ -79,7 +79,9 @@ def _seen(one: Model) -> dict[int, list[jax_numbers.Together]]:
     keys = iter(jax.random.split(jax.random.key(0), len(leaves) + len(one.batch)))
     drawn = [0.1 + jax.random.uniform(next(keys), leaves[i].shape, leaves[i].dtype) for i in trained]
     batch = [
-        jax.random.uniform(next(keys), x.shape) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.zeros(x.shape, x.dtype)
+        jax.random.uniform(next(keys), x.shape)
+        if jnp.issubdtype(x.dtype, jnp.floating)
+        else jnp.zeros(x.shape, x.dtype)
         for x in one.batch
     ]
 

@@ -193,6 +193,14 @@ def test_scans_over_stacked_layers_along_any_axis():
     assert row_of(lambda w, x, e: jnp.einsum("bti,bio->bto", x, w[e]), (6, 4, 3), X, chosen)[3] == (1,)
 
 
+def test_experts_whose_outputs_are_mixed():
+    def mixed(w, x):
+        outputs = jnp.einsum("beti,eio->beto", jnp.stack([x] * 3, 1), w)
+        return jnp.einsum("bse,beto->bso", x[..., :3], outputs)
+
+    assert row_of(mixed, (3, 4, 6), X)[3] == (1,)
+
+
 def test_what_each_device_has_of_a_weight():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
     spec = jax.sharding.PartitionSpec
@@ -246,6 +254,21 @@ NET = {  # (apply, shapes, reason of each): all of it is left alone unless it is
     "twice the same way": (lambda p, x: jnp.tanh(x @ p["w"]) @ p["w"], {"w": (4, 4)}, {"w": Reason.READ}),
     "weight and bias": (lambda p, x: x @ p["w"] + p["w"][0], {"w": (4, 4)}, {"w": Reason.DIFFERENT}),
     "not linear": (lambda p, x: x @ jnp.exp(p["w"]), {"w": (4, 3)}, {"w": Reason.NOT_LINEAR}),
+    "experts, all of whose products come first": (
+        lambda p, x: jnp.einsum("bi,eio,be->bo", x[:, 0], p["w"], x[:, 1, :3]),
+        {"w": (3, 4, 6)},
+        {"w": Reason.UNCLEAR},
+    ),
+    "experts, mixed first": (
+        lambda p, x: jnp.einsum("bti,eio,be->bto", x, p["w"], x[:, 1, :3]),
+        {"w": (3, 4, 6)},
+        {"w": Reason.UNCLEAR},
+    ),
+    "products of data with data": (
+        lambda p, x: (x[:, :, None] * x[..., :3, None]).reshape(2, 5, -1) @ p["w"].reshape(12, 6),
+        {"w": (3, 4, 6)},
+        {"w": Reason.UNCLEAR},
+    ),
     "orthogonal": (
         lambda p, x: x @ jax.scipy.linalg.expm(p["w"] - p["w"].T),
         {"w": (4, 4)},

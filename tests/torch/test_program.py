@@ -425,6 +425,21 @@ def test_a_plan_that_was_read_is_never_refused_by_the_numbers():
 LEFT_ALONE = {
     "read in two ways": ((6, 6), lambda x, w: (x @ w).relu() @ w.T, Reason.DIFFERENT),
     "looked up and summed over": ((12, 6), lambda x, w: (w[IDS[0, :5]] + x) @ w.T, Reason.TIED_TABLE),
+    "experts, all of whose products come first": (
+        (4, 6, 3),
+        lambda x, w: (x[:, :1] * x[:, 1, :4, None]).flatten(1) @ w.flatten(0, 1),
+        Reason.UNCLEAR,
+    ),
+    "experts, mixed first": (
+        (4, 6, 3),
+        lambda x, w: torch.einsum("bti,eio,be->bto", x, w, x[:, 1, :4]),
+        Reason.UNCLEAR,
+    ),
+    "kernels, mixed for each image": (
+        (4, 3 * 5 * 2),
+        lambda x, w: F.conv1d(x.reshape(1, -1, 6), (x[:, 1, :4] @ w).view(-1, 5, 2), groups=2),
+        Reason.UNCLEAR,
+    ),
     "through a function": ((6, 3), lambda x, w: x @ torch.softmax(w, 0), Reason.FUNCTION),
     "parts of weight vectors": ((3, 6), lambda x, w: F.linear(x[..., :4], w[:, :4]), Reason.UNCLEAR),
     "by an operation that is no sum": ((5, 6), lambda x, w: torch.maximum(x, w), Reason.NOT_LINEAR),
@@ -442,6 +457,17 @@ def test_what_is_left_alone_and_why(kind):
     assert row.axes is None and reason_of(row.why) is reason
     if reason in (Reason.FUNCTION, Reason.PRODUCT):
         assert "override with 0" in row.why
+
+
+@pytest.mark.parametrize("equation", ["bti,eio->beto", "beti,eio->beto"])
+def test_experts_whose_outputs_are_mixed_are_read(equation):
+    """Each has given its output before the gates come, or before they are sent back to their places."""
+
+    def mixed(x, w):
+        inputs = x if "e" not in equation.split(",")[0] else torch.stack([x] * 4, 1)
+        return torch.einsum("beto,bse->bso", torch.einsum(equation, inputs, w), x[..., :4])
+
+    assert plan(Raw((4, 6, 3), mixed), X)["w"].axes == (1,)
 
 
 def test_what_the_batch_does_not_reach_is_said_and_not_guessed():
