@@ -43,7 +43,7 @@ def _to_half(typingctx, single):
 
 @intrinsic
 def _cut_off(typingctx, single, half):
-    """What rounding has cut off; 0 where there is infinity or NaN. A branch would keep the loop from being vectorized."""
+    """What rounding has cut off; 0 where there is infinity or NaN. With a branch no loop would be vectorized."""
 
     def codegen(context, builder, signature, args):
         number = ir.IntType(32)
