@@ -15,7 +15,8 @@ from gc_torch import compat, low_precision, path, sharded
 from gc_torch.arrays import TORCH, given
 from gc_torch.model_plan import ModelPlan
 from gc_torch.pieces import Columns
-from gc_torch.step import CentralizingOptimizer, Params, place, read
+from gc_torch.step import CentralizingOptimizer, Params
+from gc_torch.step_checks import place, read
 
 
 class SGD(CentralizingOptimizer, torch.optim.SGD):

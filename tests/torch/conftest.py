@@ -15,7 +15,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True, scope="module")
 def few_objects(request):
-    """An optimizer of bare parameters looks for their owners among all objects, and hundreds of tests leave millions."""
+    """An optimizer of bare parameters looks for their owners among all objects; hundreds of tests leave millions."""
     if request.path.stem in LOOK_EVERYWHERE:
         yield
         return
