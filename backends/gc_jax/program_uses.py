@@ -71,8 +71,11 @@ class Uses:
     def contract(
         self, value: Value, axes: Sequence[int], operation: str, batch: Sequence[int] = (), *, outer: bool = False
     ) -> None:
-        """Data (`outer`: products of data with data) meets a value that is made of parameters alone, and sums over these
-        axes of it."""
+        """Data meets a value that is made of parameters alone, and sums over these axes of it.
+
+        Args:
+            outer: the data is products of data with data.
+        """
         over = {image: own(image.dims[axis] for axis in axes) for image in value.images}
         weights = {image.param for image, pieces in over.items() if pieces and image.linear}
         plain = {image.param for image in value.images if image.linear and not image.reduced}
