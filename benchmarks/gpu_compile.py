@@ -92,7 +92,9 @@ def step(options: int, kinds: int, dtype: str, state_dtype: str | None = None, c
 
 def count(capability: int = 90, *more: str) -> Compiled:
     """The kernel that counts the steps."""
-    constants = dict(OPTIONS=bits("adam", "GUARDED", *more), BLOCK=kernels_gpu.AT_ONCE, STEP_DTYPE=tl.float32, A=tl.float32)
+    constants = dict(
+        OPTIONS=bits("adam", "GUARDED", *more), BLOCK=kernels_gpu.AT_ONCE, STEP_DTYPE=tl.float32, A=tl.float32
+    )
     pointers = dict(rows="*i64", corrections="*fp32", found_inf="*fp32")
     numbers = dict.fromkeys(("log_beta1", "log_beta2", "tensors"), "i64")
     return _compiled(kernels.count, pointers | numbers, constants, capability, 4)

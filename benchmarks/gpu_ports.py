@@ -31,7 +31,7 @@ class TorchPort:
     """gc_torch on a device, where every update is one step of its optimizers on one path."""
 
     dtypes = ("float16", "bfloat16", "float32", "float64")
-    low_precision = ("kahan", "stochastic")
+    rounding = ("kahan", "stochastic")
     sgd_first_step = "undamped"
 
     def __init__(self, path: str):

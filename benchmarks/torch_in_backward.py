@@ -13,11 +13,10 @@ how far the process grows above what it has before a forward pass, with the step
 """
 
 import argparse
-import json
 import multiprocessing
-import statistics
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -107,21 +106,22 @@ if __name__ == "__main__":
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = arguments.parse_args()
-    rounds = asked.rounds
     torch.set_num_threads(asked.threads)
-    found: list[dict[str, Any]] = []
+    cases = []
     for name, some in WORKLOADS.items():
-        seconds = harness.measure(steps(some), rounds)
-        base = statistics.median(seconds["torch fused"])
-        ratios = {peer: statistics.median(times) / base for peer, times in seconds.items()}
-        # On a machine that others use the shortest times say more than the median.
-        least = {peer: min(times) / min(seconds["torch fused"]) for peer, times in seconds.items()}
-        found.append(dict(workload=name, milliseconds=base * 1e3, ratios=ratios, ratios_of_least=least))
-        print(json.dumps(found[-1]), flush=True)
-    memory = dict(
-        gradients=24 * 1024 * 1024 * 4 / 2**20, in_backward=peak(in_backward=True), afterwards=peak(in_backward=False)
-    )
-    print(json.dumps(memory))
-    result = dict(machine=harness.machine(), threads=asked.threads, steps=found, MiB=memory)
-    path = harness.RESULTS / "torch_in_backward.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        numbers = sum(one.numbers for one in some)
+        # The parameter and two states, each read and written, and the gradient.
+        case = harness.Case(
+            name, "torch fused", numbers, len(some), 28 * numbers, harness.measure(steps(some), asked.rounds)
+        )
+        # On a machine that others use the shortest times say more than the medians.
+        least = {peer: {"ratio of the shortest": min(times) / min(case.seconds[case.base])} for peer, times in case.seconds.items()}  # fmt: skip # noqa: E501
+        cases.append(replace(case, extra=least))
+        print(name, {peer: f"{case.ratio(peer):.3f}" for peer in case.seconds}, least, flush=True)
+    memory = {
+        "MiB of gradients": 24 * 1024 * 1024 * 4 / 2**20,
+        "MiB of a training step, in backward": round(peak(in_backward=True), 1),
+        "MiB of a training step, afterwards": round(peak(in_backward=False), 1),
+    }
+    print(memory)
+    harness.save("torch_in_backward", {**harness.machine(), "threads": asked.threads, **memory}, cases)

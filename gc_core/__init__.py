@@ -1,12 +1,12 @@
 """Gradient Centralization in NumPy: the definition that every backend is held to.
 
 Read in this order: `operator` (what is subtracted), `sgdm` and `adam` (the updates), `optimizer` (the updates over a
-dict of arrays), `theory` (each statement of the paper, to try). The rules that all packages share stand in `layouts`
-(which axes), `plan` (what is done to each parameter of a model), `reasons` (why) and `checks` (arguments and their
-errors).
+dict of arrays), `low_precision` (weights in 16 bits), `theory` (each statement of the paper, to try). The rules that
+all packages share stand in `layouts` (which axes), `plan` (what is done to each parameter of a model), `reasons` (why)
+and `checks` (arguments and their errors).
 """
 
-from gc_core import theory
+from gc_core import low_precision, theory
 from gc_core.adam import AdamState, adam_init, adam_update
 from gc_core.arrays import from_numpy, to_numpy
 from gc_core.layouts import View, fan_in_axes
@@ -36,6 +36,7 @@ __all__ = [
     "centralize",
     "fan_in_axes",
     "from_numpy",
+    "low_precision",
     "projection_matrix",
     "sgdm_init",
     "sgdm_update",

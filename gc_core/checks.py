@@ -167,9 +167,10 @@ def seed(value: Any) -> int:
     """An int of 64 bits, which a generator is started with."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         raise TypeError(f"seed must be an int from 0 to 2**64 - 1; got {value!r}")
-    if not 0 <= value < 1 << 64:
+    number = int(value)
+    if not 0 <= number < 1 << 64:
         raise ValueError(f"seed must be an int from 0 to 2**64 - 1; got {value!r}")
-    return int(value)
+    return number
 
 
 def sgdm(

@@ -9,7 +9,7 @@ sum of zero. Two options of the optimizers, by the field's names:
     stochastic   Each weight is rounded up or down at random, so that the expectation of the result is the exact one.
 
 Sources: Kahan, Further remarks on reducing truncation errors (1965); Zamirai et al., Revisiting BFloat16 Training
-(arXiv 2010.06192), which has both; Steele, Lea, Flood, Fast splittable pseudorandom number generators (2014), for `mix`.
+(arXiv 2010.06192), which has both; Steele, Lea, Flood, Fast splittable pseudorandom generators (2014), for `mix`.
 """
 
 from collections.abc import Callable
@@ -136,9 +136,9 @@ def stream(seed: int, *places: int) -> int:
 def random_bits(stream: int, step: int, places: np.ndarray) -> np.ndarray:
     """16 random bits for each element of a parameter at a step, that hang on nothing else.
 
-    There is no other state than (stream, step): so the same bits come on any number of threads, in any order and part
-    by part, and a run that is resumed goes on with its own. A key is made of the stream and the step; then two rounds of
-    multiplication and shift mix it with the place of the element.
+    There is no other state than (stream, step): so the same bits come on any number of threads, in any order and
+    part by part, and a run that is resumed goes on with its own. A key is made of the stream and the step; then two
+    rounds of multiplication and shift mix it with the place of the element.
 
     Args:
         stream: from `stream`.

@@ -41,16 +41,16 @@ __all__ = [
     "centralize_layer",
     "fan_in_axes",
     "from_numpy",
-    "low_precision",
     "name",
     "optimizer",
+    "rounding",
     "sgdm_init",
     "sgdm_update",
     "to_numpy",
 ]
 
 name = "gc_jax"
-low_precision = checks.WAYS
+rounding = checks.WAYS
 
 
 def __getattr__(attribute: str) -> Any:

@@ -77,7 +77,7 @@ def _row(by_name: Mapping[str, Row], name: str, leaf: Any) -> Row | None:
         raise ValueError(
             f"the plan is for {name!r} of shape {row.shape}; got shape {jnp.shape(leaf)}. If the parameter "
             "has changed, make the plan again; if that is a shard of it (in a shard_map), take the step outside, on "
-            "whole arrays: XLA adds the sum that a split fan-in needs"
+            "unsharded arrays: XLA adds the sum that a split fan-in needs"
         )
     return row
 

@@ -247,4 +247,6 @@ def adamw(
     """
     decay_or_schedule(weight_decay)
     direction = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov)
-    return with_gc([], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on, low_precision, seed)
+    return with_gc(
+        [], direction, [optax.add_decayed_weights(weight_decay, mask)], learning_rate, plan, gc_on, low_precision, seed
+    )

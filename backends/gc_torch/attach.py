@@ -149,7 +149,7 @@ def _check(optimizer: Any, model: Any, plan: Any, overrides: Any, where: Any) ->
     if where == "step" and hasattr(optimizer, "_in_backward"):
         raise ValueError(
             f"{name} steps in backward, where no step() is called that GC could stand in front of: attach with "
-            'where="gradient"'
+            'where="backward"'
         )
     if where == "step" and not (
         hasattr(optimizer, "_optimizer_step_pre_hooks") and getattr(type(optimizer).step, "hooked", False)

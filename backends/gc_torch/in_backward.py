@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gc_torch import compat, sharded
 from gc_torch.attach import attached_at_step
-from gc_torch.step import CentralizingOptimizer, Part
+from gc_torch.kept import Part
+from gc_torch.step import CentralizingOptimizer
 
 # Optimizers of torch.optim of which each parameter's step hangs on its own gradient and state alone.
 EACH_ALONE = {
@@ -35,7 +36,7 @@ class StepInBackward:
         self._name, self._ours = type(optimizer).__name__, isinstance(optimizer, CentralizingOptimizer)
         names = {id(p): name for name, p in model.named_parameters()}
         self._spent: dict[int, Spent] = {}
-        self._pass: list[Any] | None = None  # what is the same for all parameters in one backward pass
+        self._pass: list[Any] = []  # what is the same for all parameters in one backward pass
         self._handles: list[Any] = []
         for i, group in enumerate(optimizer.param_groups):
             for k, p in enumerate(group["params"]):
@@ -70,7 +71,7 @@ class StepInBackward:
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *args: Any) -> None:
         """There is nothing left to do: the next gradients may come."""
-        self._pass = None
+        self._pass = []
         for group in optimizer.param_groups:
             for p in group["params"]:
                 if p.grad is not None and type(p.grad) is Spent:
@@ -80,9 +81,7 @@ class StepInBackward:
         (self._step_ours if self._ours else self._step_any)(optimizer, index, place, p)
 
     def _step_ours(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
-        if self._pass is None:
-            self._pass = optimizer._asked()
-        options, rows = self._pass
+        options, rows = self._pass = self._pass or optimizer._asked()
         group, state = {**optimizer.param_groups[index], "params": [p]}, optimizer.state
         part = Part(index, place, group, {p: state[p]} if p in state else state)
         optimizer._step_parts([part], [options[index]], [rows[index][place : place + 1]])
@@ -107,8 +106,8 @@ def _on_gradient(me: Any, index: int, place: int, p: Tensor) -> None:
     spent = one._spent[id(p)]
     if torch.is_grad_enabled():
         raise RuntimeError(
-            f"{spent.called}: backward was called with create_graph=True, which needs the gradient afterwards, and the step "
-            "in backward frees it: remove() the step in backward for this"
+            f"{spent.called}: backward was called with create_graph=True, which needs the gradient afterwards, and the "
+            "step in backward frees it: remove() the step in backward for this"
         )
     one._step(optimizer, index, place, p)
     p.grad = spent
@@ -119,17 +118,17 @@ def step_in_backward(
 ) -> StepInBackward:
     """Have every parameter updated during backward, as soon as its gradient is complete, and the gradient freed.
 
-    The numbers are those of steps after backward, to the last bit; the gradients' share of the memory is gone. The loop
-    stays: `zero_grad()`, `backward()`, `step()`, schedulers. `step()` must still be called after each backward, and does
-    nothing but end it. Parameters that are added or unfrozen later are updated in `step()`, as ever.
+    The numbers are those of steps after backward, to the last bit; the gradients' share of the memory is gone. The
+    loop stays: `zero_grad()`, `backward()`, `step()`, schedulers. `step()` must still be called after each backward,
+    and does nothing but end it. Parameters that are added or unfrozen later are updated in `step()`, as ever.
 
-    What needs all gradients at once is refused by name: accumulation over several backward passes, clipping and anything
-    else that reads `p.grad` after backward, a GradScaler, DistributedDataParallel, fully sharded models, closures.
+    What needs all gradients at once is refused by name: accumulation over several backward passes, clipping and
+    anything else that reads `p.grad` after backward, a GradScaler, DistributedDataParallel, sharded models, LBFGS.
 
     Args:
         model: whose parameters these are.
         optimizer: one of gc_torch, or of torch.optim. GC in front of another one is had by
-            `attach(optimizer, model, where="gradient")`.
+            `attach(optimizer, model, where="backward")`.
         independent: for an optimizer from elsewhere, your word that it updates each parameter from its own gradient and
             state alone, and changes no option of a group.
 
@@ -137,7 +136,7 @@ def step_in_backward(
         What can be removed again, with `remove()`.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind, or this cannot be done with it; nothing has changed.
+        TypeError, ValueError: an argument is of the wrong type, or this cannot be done with it; nothing has changed.
         RuntimeError: later, from what needs all gradients at once.
 
     >>> layer = nn.Linear(3, 1)
@@ -146,10 +145,13 @@ def step_in_backward(
     >>> in_backward = step_in_backward(layer, optimizer)
     >>> in_backward
     SGD steps in backward, on 2 parameters
-    >>> before = layer.weight.detach().clone()
+    >>> _ = nn.init.zeros_(layer.bias)
     >>> layer(torch.ones(1, 3)).sum().backward()
-    >>> layer.bias.detach().shape, optimizer.step(), layer.weight.grad
-    (torch.Size([1]), None, None)
+    >>> layer.bias.data, layer.bias.grad
+    (tensor([-0.5000]), <the gradient of bias, used for its step in backward, and freed>)
+    >>> optimizer.step()  # there is nothing left to do
+    >>> layer.bias.data, layer.bias.grad
+    (tensor([-0.5000]), None)
     >>> in_backward.remove()
 
     Source: Lv et al., Full Parameter Fine-tuning for Large Language Models with Limited Resources (arXiv 2306.09782).
@@ -171,18 +173,18 @@ def _check(model: Any, optimizer: Any, independent: bool) -> None:
         raise ValueError("LBFGS needs all gradients at once, several times in a step: it cannot step in backward")
     if not (known or independent):
         raise ValueError(
-            f"{name} is not known to update each parameter from its own gradient and state alone. If it does, and changes "
-            "no option of its groups, say so: step_in_backward(model, optimizer, independent=True)"
+            f"{name} is not known to update each parameter from its own gradient and state alone. If it does, and "
+            "changes no option of its groups, say so: step_in_backward(model, optimizer, independent=True)"
         )
     if attached_at_step(optimizer):
         raise ValueError(
-            f"GC stands in front of the step of {name}, which is not called for single parameters: remove() it, and "
-            'attach(optimizer, model, where="gradient")'
+            f"GC is attached to the step of {name}, which is not called for single parameters: remove() it, and "
+            'attach(optimizer, model, where="backward")'
         )
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         raise ValueError(
-            f"there are {dist.get_world_size()} processes: DistributedDataParallel and sharded models average gradients "
-            "after they are complete, and the step must come later. Call optimizer.step() after backward"
+            f"there are {dist.get_world_size()} processes: DistributedDataParallel and sharded models average "
+            "gradients after they are complete, and the step must come later. Call optimizer.step() after backward"
         )
     params = [p for group in optimizer.param_groups for p in group["params"]]
     if any(group.get("differentiable") for group in optimizer.param_groups):
@@ -224,14 +226,11 @@ class Spent(Tensor):
                 if (p := one._owner()) is not None:
                     p.grad = None
             return args[0]
-        for part, (what, remedy) in _WANTED.items():
-            if part in operation:
-                break
-        else:
-            what, remedy = f"{operation}() comes too late", "read it in a hook on the parameter, register_hook"
+        other = (f"{operation}() comes too late", "read it in a hook on the parameter, register_hook")
+        what, remedy = next((wanted for part, wanted in _WANTED.items() if part in operation), other)
         raise RuntimeError(
-            f"the gradient of {spent[0].called} was used for its step in backward, and freed: {what}. Instead: {remedy}; or "
-            "remove() the step in backward"
+            f"the gradient of {spent[0].called} was used for its step in backward, and freed: {what}. Instead: "
+            f"{remedy}; or remove() the step in backward"
         )
 
     def __repr__(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
@@ -241,8 +240,8 @@ class Spent(Tensor):
 # By a part of the operation's name: what was wanted, and what to do.
 _WANTED = {
     "add": (
-        "gradients cannot be accumulated over several backward passes, and optimizer.step() or zero_grad() must be called "
-        "after each",
+        "gradients cannot be accumulated over several backward passes, and optimizer.step() or zero_grad() must be "
+        "called after each",
         "larger batches",
     ),
     "norm": (

@@ -52,11 +52,11 @@ class Kept:
     """Preparations of an optimizer, by group."""
 
     def __init__(self) -> None:
-        self._of_part: dict[Any, list[One]] = defaultdict(list)  # newest first
+        self._of_group: dict[Any, list[One]] = defaultdict(list)  # newest first
 
     def clear(self) -> None:
         """Forget everything."""
-        self._of_part.clear()
+        self._of_group.clear()
 
     def find(
         self,
@@ -66,7 +66,7 @@ class Kept:
         grads: list[Tensor | None],
     ) -> list[Batch] | None:
         """Its batches, if a preparation that is kept was made from the same; else None."""
-        known = self._of_part.get(part[:2])
+        known = self._of_group.get(part[:2])
         if not known or torch.compiler.is_compiling():
             return None
         now, owners, states = signature(options, rows, grads), list(part.state), list(part.state.values())
@@ -99,7 +99,7 @@ class Kept:
         places = {id(p): i for i, p in enumerate(params)}
         owners = optimizer.state if part.place is None else params
         of_state = {id(p): i for i, p in enumerate(owners)}
-        known = self._of_part[part[:2]]
+        known = self._of_group[part[:2]]
         known.insert(
             0,
             One(

@@ -114,7 +114,8 @@ class Steps:
         }
         p, states = columns[0][0], columns[2]
         self.take(
-            table.rows(tensors, steps, seen, compensations, streams), p.device, p.dtype, states[0].dtype if states else p.dtype,
+            table.rows(tensors, steps, seen, compensations, streams), p.device, p.dtype,
+            states[0].dtype if states else p.dtype,
             sum(bit.value for bit, on in options.items() if on), group, found_inf, grad_scale,
             steps[0].dtype if steps else torch.float32,
         )  # fmt: skip

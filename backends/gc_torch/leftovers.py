@@ -10,24 +10,48 @@ import warnings
 from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.weak import TensorWeakRef
 
 from gc_core.reasons import GCWarning
+from gc_torch.compat import pytree
 
 _DEEP = 6  # objects between a cache and what it holds
 _MANY = 10_000  # of them that are looked at
 _BOUNDS = (types.FrameType, types.ModuleType, types.FunctionType, type)  # beyond them anything refers to anything
 
 
-def clear(mode: FakeTensorMode) -> list[tuple[int, ...]]:
+class Shapes(FakeTensorMode):
+    """Tensors are shapes alone; it knows which of them still live, without a look at everything else that does."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+        self._made: list[TensorWeakRef] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        self._made += [TensorWeakRef(x) for x in pytree.tree_leaves(out) if type(x) is FakeTensor]
+        return out
+
+    def from_tensor(self, *args: Any, **kwargs: Any) -> FakeTensor:
+        made = super().from_tensor(*args, **kwargs)
+        self._made.append(TensorWeakRef(made))
+        return made
+
+    def alive(self) -> list[FakeTensor]:
+        return list({id(x): x for made in self._made if (x := made()) is not None}.values())
+
+
+def clear(mode: Shapes) -> list[tuple[int, ...]]:
     """Empty the caches of functions, and take out the entries of dicts, that hold a tensor of this mode.
 
     Returns:
         The shapes of those that are kept elsewhere.
     """
-    if _there(mode):
+    if mode.alive():
         gc.collect()
+    if mode.alive():
         _let_go_of_all(mode)
-    return [tuple(x.shape) for x in _there(mode)]
+    return [tuple(x.shape) for x in mode.alive()]
 
 
 def warn(shapes: list[tuple[int, ...]], stacklevel: int) -> None:
@@ -42,16 +66,17 @@ def warn(shapes: list[tuple[int, ...]], stacklevel: int) -> None:
         )
 
 
-def _let_go_of_all(mode: FakeTensorMode) -> None:
-    found = {id(x) for x in _there(mode)}
+def _let_go_of_all(mode: Shapes) -> None:
+    found = {id(x) for x in mode.alive()}
     for one in gc.get_objects():
         if type(one) is functools._lru_cache_wrapper and _holds(one, found):
             one.cache_clear()
-    for x in _there(mode):
-        for one in gc.get_referrers(x):
-            if type(one) is dict:
-                for key in [key for key, value in list(one.items()) if value is x]:
-                    del one[key]
+    left = mode.alive()
+    found = {id(x) for x in left}
+    for one in gc.get_referrers(*left) if left else ():
+        if type(one) is dict:
+            for key in [key for key, value in list(one.items()) if id(value) in found]:
+                del one[key]
 
 
 def _holds(cache: Any, found: set[int]) -> bool:
@@ -63,19 +88,3 @@ def _holds(cache: Any, found: set[int]) -> bool:
         if not found.isdisjoint(seen):
             return True
     return False
-
-
-def _there(mode: FakeTensorMode) -> list[FakeTensor]:
-    return [one for one in gc.get_objects() if type(one) is FakeTensor and one.fake_mode is mode]
-
-
-def _let_go(x: Any, path: list[Any], deep: int) -> None:
-    """Follow who refers to a tensor up to the caches of functions, and take it out of the dicts on the way."""
-    for one in gc.get_referrers(x):
-        if isinstance(one, functools._lru_cache_wrapper):
-            one.cache_clear()
-        elif type(one) is dict and x is path[0]:
-            for key in [key for key, value in list(one.items()) if value is x]:
-                del one[key]
-        elif deep and not isinstance(one, _BOUNDS) and not any(one is seen for seen in path):
-            _let_go(one, [*path, one], deep - 1)

@@ -34,25 +34,19 @@ def extra_columns(state: Any, group: dict[str, Any], params: list[Tensor], steps
         state: of the optimizer.
         steps: those that the optimizer counts anyway; None: it counts none.
     """
-    ways = [way_for(group, p) for p in params]
-    if steps is None:
-        steps = [_made(state[p], STEP, _no_step) if way == "stochastic" else None for p, way in zip(params, ways, strict=True)]  # type: ignore[misc]  # fmt: skip
-    kept = [
-        _made(state[p], COMPENSATION, lambda p=p: torch.zeros_like(p, memory_format=torch.preserve_format))
-        if way == "kahan"
-        else None
-        for p, way in zip(params, ways, strict=True)
-    ]
-    return [steps if any(x is not None for x in steps) else [], kept if any(x is not None for x in kept) else []]
+    found: list[list[Any]] = [[], []]
+    for p in params:
+        way = way_for(group, p)
+        if steps is None:
+            found[0].append(_made(state[p], STEP, p) if way == "stochastic" else None)
+        found[1].append(_made(state[p], COMPENSATION, p) if way == "kahan" else None)
+    found[0] = found[0] if steps is None else steps
+    return [column if any(x is not None for x in column) else [] for column in found]
 
 
-def _no_step() -> Tensor:
-    return torch.zeros((), dtype=torch.float32)
-
-
-def _made(state: dict[str, Any], name: str, make: Any) -> Tensor:
+def _made(state: dict[str, Any], name: str, p: Tensor) -> Tensor:
     if state.get(name) is None:
-        state[name] = make()
+        state[name] = torch.zeros_like(p) if name == COMPENSATION else torch.zeros((), dtype=torch.float32)
     return state[name]
 
 
@@ -177,6 +171,6 @@ def said(group: dict[str, Any], params: Sequence[Tensor]) -> str:
     dtypes = " and ".join(sorted({str(p.dtype).removeprefix("torch.") for p in half}))
     least = max(math.log2(torch.finfo(p.dtype).eps) for p in half) - 2
     return (
-        f"{some} in {dtypes}, rounded to the nearest: steps below 2**{least:.0f} of a weight are lost, and the means that "
-        "GC conserves drift; low_precision='kahan' or 'stochastic' keeps them"
+        f"{some} in {dtypes}, rounded to the nearest: steps below 2**{least:.0f} of a weight are lost, and the means "
+        "that GC conserves drift; low_precision='kahan' or 'stochastic' keeps them"
     )

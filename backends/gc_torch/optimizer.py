@@ -15,7 +15,8 @@ from gc_torch import compat, low_precision, path, sharded
 from gc_torch.arrays import TORCH, given
 from gc_torch.model_plan import ModelPlan
 from gc_torch.pieces import Columns
-from gc_torch.step import CentralizingOptimizer, Params, place, read
+from gc_torch.step import CentralizingOptimizer, Params
+from gc_torch.step_checks import place, read
 
 
 class SGD(CentralizingOptimizer, torch.optim.SGD):
@@ -293,9 +294,7 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         seed: int = 0,
     ):
         options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)
-        ours: dict[str, Any] = dict(
-            gc_on=gc_on, low_precision=low_precision, seed=seed, decoupled_weight_decay=True
-        )
+        ours: dict[str, Any] = dict(gc_on=gc_on, low_precision=low_precision, seed=seed, decoupled_weight_decay=True)
         self.check({**options, **ours, "differentiable": differentiable})
         groups = self._groups(params, plan, **ours)
         super().__init__(

@@ -106,8 +106,9 @@ def warn_of_loaded(current: Sequence[dict[str, Any]], loaded: Sequence[dict[str,
         for option in ("gc_on", "low_precision"):
             if now.get(option) != new.get(option):
                 warnings.warn(
-                    f"the state_dict has {option}={new.get(option)!r} for group {i}, which had {now.get(option)!r}: it is "
-                    f"loaded, like every option. To keep yours, set optimizer.param_groups[…][{option!r}] after loading",
+                    f"the state_dict has {option}={new.get(option)!r} for group {i}, which had {now.get(option)!r}: it "
+                    "is loaded, like every option. To keep yours, set "
+                    f"optimizer.param_groups[…][{option!r}] after loading",
                     GCWarning,
                     stacklevel=5,
                 )

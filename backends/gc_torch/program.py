@@ -4,6 +4,7 @@ Nothing is computed and nothing allocated: the model runs on fake tensors, which
 what it does depends on values does it run once really.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -144,7 +145,7 @@ def _run(
     fake: bool,
 ) -> Trace:
     trace = Trace(parameters, known, quiet_tensors(model))
-    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else None
+    mode = leftovers.Shapes() if fake else None
     try:
         _watch(trace, model, parameters, call, mode)
     except BaseException:
@@ -173,6 +174,9 @@ def _watch(
             stack.callback(saved.restore)
         if mode is not None:
             stack.enter_context(mode)
+            log = logging.getLogger(FakeTensorMode.__module__)
+            stack.callback(setattr, log, "disabled", log.disabled)
+            log.disabled = True  # what it cannot run is raised, and asked again really
         stack.enter_context(Reader(trace, mode, saved))
         stack.enter_context(standing_in(model, parameters, trace.stand_in))
         call(model)

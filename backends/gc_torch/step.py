@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from gc_core import checks
 from gc_core.plan import Row
-from gc_torch import compat, low_precision, memory, path, prepare, printed, sharded
-from gc_torch.arrays import TORCH, as_scalar
+from gc_torch import compat, low_precision, memory, path, prepare, printed, step_checks
 from gc_torch.kept import Kept, Part
 from gc_torch.model_plan import ModelPlan
 from gc_torch.owners import CONTAINERS
@@ -24,8 +23,6 @@ from gc_torch.signature import deciding
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 OUT_FIRST = "out_first"
-# What optimizers of torch.optim that are no SGD keep of a parameter.
-OF_OTHERS = {"exp_avg", "exp_avg_sq", "exp_inf", "square_avg", "acc_delta", "sum", "prev", "ax", "variance"}
 
 
 class CentralizingOptimizer(torch.optim.Optimizer):
@@ -42,10 +39,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         checks.low_precision(way)
         checks.seed(group.get("seed", 0))
         if way is not None and group.get("differentiable"):
-            raise ValueError(f"low_precision must be None where differentiable is set, for rounding has no derivative; got {way!r}")  # noqa: E501
+            raise ValueError(
+                f"low_precision must be None where differentiable is set, for rounding has no derivative; got {way!r}"
+            )
 
     def columns(self, group: dict[str, Any]) -> Columns:
-        """Parameters with a gradient, their gradients, their states, steps and compensations: made where there are none.
+        """Parameters with a gradient, their gradients, states, steps and compensations: made where there are none.
 
         What the optimizer does not have is an empty list.
         """
@@ -211,7 +210,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         for group in current:
             for p in group["params"]:
                 if of_p := state["state"].get(p):
-                    self._check_kind(of_p)
+                    step_checks.state_of(self, of_p)
         self._start()
         super().__setstate__(state)
 
@@ -276,7 +275,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def _asked(self) -> list[list[Any]]:
         """What the options of each group decide, once they have been checked; and its rows."""
         groups = self.param_groups
-        return [[self._options(i, group) for i, group in enumerate(groups)], [self._rows(i) for i in range(len(groups))]]
+        return [
+            [self._options(i, group) for i, group in enumerate(groups)],
+            [self._rows(i) for i in range(len(groups))],
+        ]
 
     def _step_parts(self, parts: list[Part], options: list[Any], every: list[tuple[Row, ...]]) -> None:
         grads = [[p.grad for p in part.group["params"]] for part in parts]
@@ -284,13 +286,15 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if None in kept:
             for i, part in enumerate(parts):
                 if kept[i] is None:
-                    self._check_group(part.group, every[i])
+                    step_checks.group(self, part.group, every[i])
         if None in kept and not torch.compiler.is_compiling():
             # What was kept is of the same shapes; anything else may have data of another shape by now.
             every = [part.of(self._rows(part.index, shapes=kept[i] is None)) for i, part in enumerate(parts)]
         batches: list[Batch] = []
         for i, found in enumerate(kept):
-            batches += self._kept.prepare(self, parts[i], options[i], every[i], self._scratch) if found is None else found
+            batches += (
+                self._kept.prepare(self, parts[i], options[i], every[i], self._scratch) if found is None else found
+            )
 
         # A GradScaler leaves these to optimizers that were asked for the fused step.
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
@@ -347,79 +351,3 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if "gc_on" not in group or "low_precision" not in group:
             for option in ("gc_on", *low_precision.OPTIONS):
                 group.setdefault(option, self.defaults[option])
-
-    def _check_group(self, group: dict[str, Any], rows: tuple[Row, ...]) -> None:
-        for p, row in zip(group["params"], rows, strict=True):
-            if p.grad is not None:
-                try:
-                    self._check_tensors(group, row, p, p.grad, self.state.get(p))
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"{row.name}: {error}") from None
-
-    def _check_tensors(self, group: dict[str, Any], row: Row, p: Tensor, grad: Tensor, state: Any) -> None:
-        with_gc = group["gc_on"] is not None
-        sharded.check_like(p, "the gradient", grad)
-        if (with_gc and row.axes is not None) or (grad.layout != torch.strided and self.kind == "adam"):
-            checks.array(TORCH, "the gradient", grad, allow_complex=self.kind == "sgd")
-        if with_gc:
-            _check_like(p, "the gradient", grad)
-        if compat.is_fake(grad) and not compat.is_fake(p):
-            raise TypeError("the gradient must have values; it is a FakeTensor, which a model kept from being traced")
-        _check_memory("it", p)
-        _check_memory("the gradient", grad)
-        if not state:
-            return
-        self._check_kind(state)
-        kept = state.get(low_precision.COMPENSATION)
-        if kept is not None and low_precision.way_for(group, p) == "kahan":
-            sharded.check_like(p, "the state's compensation", kept)
-            _check_like(p, "the state's compensation", kept)
-            _check_memory("the state's compensation", kept)
-        for name in self.states:
-            value = state.get(name)
-            if name == "max_exp_avg_sq":
-                if not group["amsgrad"]:
-                    continue
-                checks.amsgrad_state(True, value)
-            if value is not None or self.kind == "adam":
-                sharded.check_like(p, f"the state's {name}", value)
-                _check_like(p, f"the state's {name}", value)
-                _check_memory(f"the state's {name}", value)
-                if value is not None and value.layout not in (torch.strided, grad.layout):
-                    checks.array(TORCH, f"the state's {name}", value)
-        if self.kind == "adam" or (low_precision.way_for(group, p) == "stochastic" and "step" in state):
-            step = state["step"]
-            if not isinstance(step, Tensor) or step.numel() != 1:
-                raise TypeError(f"the state's step must be a torch.Tensor of one number; got {step!r}")
-
-    def _check_kind(self, state: dict[str, Any]) -> None:
-        # Wrappers keep something of their own beside it; PyTorch's SGD takes what it finds.
-        needed = ("step", "exp_avg", "exp_avg_sq") if self.kind == "adam" else ()
-        another = self.kind == "sgd" and not OF_OTHERS.isdisjoint(state)
-        if another or any(name not in state for name in needed):
-            names = ", ".join(needed or self.states)
-            raise TypeError(f"its state must be that of {type(self).__name__}, with {names}; it has {sorted(state)}")
-
-
-def _check_like(p: Tensor, name: str, value: Any) -> None:
-    if not isinstance(value, Tensor) or (value.shape, value.dtype, value.device) != (p.shape, p.dtype, p.device):
-        checks.array(TORCH, name, value)
-        checks.like(TORCH, p, name, value)
-
-
-def _check_memory(name: str, x: Any) -> None:
-    if isinstance(x, Tensor) and not torch.compiler.is_compiling() and (beyond := memory.outside(x)):
-        raise ValueError(f"{name} must lie in its storage; {beyond}")
-
-
-def read(number: Any) -> Any:
-    """What an option must be checked for: a tensor on a CPU is read, one elsewhere would be waited for."""
-    here = type(number) in (Tensor, nn.Parameter) and number.device.type == "cpu" and number.numel() == 1
-    here = here and number.is_floating_point()
-    return number.item() if here and not torch.compiler.is_compiling() else as_scalar(number)
-
-
-def place(gc_on: Any) -> str:
-    """The place of GC as the checks of the rules want it, which know no None."""
-    checks.place(gc_on, optional=True)
-    return gc_on or checks.PLACES[0]

@@ -33,9 +33,7 @@ class Steps:
         self._scratch = scratch
         self._pieces: list[Piece] | None = None
 
-    def step(
-        self, torch_step: Callable[..., None], batch: "Batch", columns: Columns, found_inf: Tensor | None
-    ) -> None:
+    def step(self, torch_step: Callable[..., None], batch: "Batch", columns: Columns, found_inf: Tensor | None) -> None:
         """One step. States that are made by it are put into the columns.
 
         Args:

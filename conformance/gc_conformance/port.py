@@ -21,7 +21,7 @@ It may be a module, a namespace, an instance, or one function, which is taken fo
     sgd_first_step                       "damped" (when absent): the momentum buffer starts at zero, and the first step
                                          is m <- (1 - dampening) g. "undamped": `optimizer("sgd", ...)` starts as
                                          PyTorch does, m <- g
-    low_precision                        what its optimizers do for weights in float16 and bfloat16, of "kahan" and
+    rounding                             what its optimizers do for weights in float16 and bfloat16, of "kahan" and
                                          "stochastic"; see `chapters/low_precision.py`
     layout, decay, linear, centralizes, changes_gradients
                                          of an optimizer with a switch; see `chapters/switch.py`
@@ -123,11 +123,11 @@ class Port:
         if self.sgd_first_step not in ("damped", "undamped"):
             raise PortError(f'{source}: sgd_first_step must be "damped" or "undamped", and is {self.sgd_first_step!r}.')
 
-        self.low_precision: tuple[str, ...] = tuple(getattr(target, "low_precision", None) or ())
-        if unknown := [way for way in self.low_precision if way not in WAYS]:
-            raise PortError(f"{source}: low_precision must be among {', '.join(WAYS)}, and names {unknown[0]!r}.")
+        self.rounding: tuple[str, ...] = tuple(getattr(target, "rounding", None) or ())
+        if unknown := [way for way in self.rounding if way not in WAYS]:
+            raise PortError(f"{source}: rounding must be among {', '.join(WAYS)}, and names {unknown[0]!r}.")
         if not any(dtype in ("float16", "bfloat16") for dtype in self.dtypes):
-            self.low_precision = ()
+            self.rounding = ()
 
         says = target if self.provides("switched") else None
         self.declared = {name: getattr(says, name, choices[0]) for name, choices in DECLARED.items()}
@@ -146,7 +146,7 @@ class Port:
 
     def provides(self, *names: str) -> bool:
         by_value = getattr(self._object, "by_value", False)
-        there = {*self._functions, *self.low_precision}
+        there = {*self._functions, *self.rounding}
         return all(name in there or (name == MEMORY and not by_value) for name in names)
 
     def spell(self, name: str) -> str:

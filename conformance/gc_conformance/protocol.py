@@ -64,6 +64,7 @@ class Program:
         about = self._start()
         self.name: str = about["name"]
         self.dtypes: tuple[str, ...] = tuple(about.get("dtypes", ("float32", "float64")))
+        self.rounding: tuple[str, ...] = tuple(about.get("rounding", ()))
         self.sgd_first_step: str = about.get("sgd_first_step", "damped")
         for function in about["provides"]:
             setattr(self, function, self._functions()[function])

@@ -1,6 +1,7 @@
 // A button on each block of code that copies it: of a console or a doctest what is typed, not what is answered.
 "use strict";
 
+(() => { // names of its own
 /** What a reader would type of a block. */
 function typed(text) {
   const lines = text.replace(/\n+$/, "").split("\n");
@@ -45,3 +46,4 @@ if (typeof document === "undefined") {
 } else {
   document.querySelectorAll("div.highlight-python > .highlight, div.highlight-console > .highlight").forEach(add);
 }
+})();

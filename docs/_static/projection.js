@@ -1,6 +1,7 @@
 // The interactive picture of chapter 2: a gradient in the plane, to be dragged, and its projection.
 "use strict";
 
+(() => { // names of its own
 /** Φ(g) = g − mean(g), as gc_core.centralize has it for one weight vector. */
 function centralize(g) {
   const mean = g.reduce((sum, x) => sum + x, 0) / g.length;
@@ -107,3 +108,4 @@ if (typeof document === "undefined") {
 } else {
   document.querySelectorAll(".projection").forEach(start);
 }
+})();

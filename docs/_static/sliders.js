@@ -1,6 +1,7 @@
 // What can be dragged in chapters 4, 6 and 8: a slider, and bars that follow it. Their numbers are checked against gc_core.
 "use strict";
 
+(() => { // names of its own
 const mean = (x) => x.reduce((sum, one) => sum + one, 0) / x.length;
 const centered = (x) => x.map((one) => one - mean(x));
 const dot = (a, b) => a.reduce((sum, one, i) => sum + one * b[i], 0);
@@ -150,3 +151,4 @@ if (typeof document === "undefined") {
 } else {
   document.querySelectorAll(".slider[data-shows]").forEach(start);
 }
+})();

@@ -9,9 +9,14 @@ MARK = "<!-- the measured tables -->"
 COMPUTED, COMPUTED_MARK = "computed_gpu", "<!-- the computed table -->"
 # What a file is about; one that is not named here is called by its name.
 HEADINGS = {
+    "conformance": "What a run of the conformance suite takes",
+    "conformance_trust": "How far the conformance suite can be trusted",
     "cpu_jax_step": "A step in JAX, on a CPU",
     "cpu_step": "A step in PyTorch, on a CPU",
     "plan_time": "Making a plan",
+    "jax_plan_time": "Making a plan in JAX",
+    "low_precision": "Weights in bfloat16",
+    "torch_in_backward": "A step in backward, in PyTorch",
 }
 
 
@@ -79,15 +84,46 @@ def parts(found):
     return {part: cases for part, cases in measured.items() if cases}
 
 
-def by_model(found, first="model"):
-    """Figures of models, or of something else, one row each, as a Markdown table."""
-    columns = list(next(iter(found.values())))
-    lines = [f"| {first} | {' | '.join(column.replace('_', ' ') for column in columns)} |"]
-    lines.append("|---|" + "--:|" * len(columns))
-    for model, one in found.items():
-        cells = [f"{one[column]:,.2f}" if isinstance(one[column], float) else f"{one[column]:,}" for column in columns]
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+def flat(found, before=""):
+    """What was found of one thing, one value for each column; what each repetition gave is left to the file."""
+    cells = {}
+    for name, value in found.items():
+        name = f"{before}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            cells |= flat(value, f"{name}: ")
+        elif not isinstance(value, list):
+            cells[name] = value
+    return cells
+
+
+def shown(value):
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) >= 0.01 or not value else f"{value:.1e}"
+    return f"{value:,}" if isinstance(value, int) else str(value or "")
+
+
+def by_row(found):
+    """Rows of figures as a Markdown table."""
+    rows = [flat(one) for one in found]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "--:|" * (len(columns) - 1)]
+    lines += [f"| {' | '.join(shown(row.get(column)) for column in columns)} |" for row in rows]
     return "\n".join(lines)
+
+
+def by_model(found, first="model"):
+    """Figures of models, or of what `first` says, one row each."""
+    return by_row({first: name} | one for name, one in found.items())
+
+
+def in_parts(found):
+    """Figures under several names: one line, or a table, for each."""
+    for name, part in found.items():
+        title = name.replace("_", " ")
+        if isinstance(part, list):
+            yield f"**{title}**\n\n{by_row(part)}\n"
+        else:
+            yield f"{title} {words(part) if isinstance(part, dict) else word(part)}.\n"
 
 
 def heading(file):
@@ -104,6 +140,9 @@ def tables():
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))
         text.append(f"## {heading(file)}\n")
+        if "machine" in found:
+            text += in_parts(found)
+            continue
         if "about" not in found:  # what plans cost
             text.append(f"{by_model(found)}\n")
             continue

@@ -20,7 +20,7 @@ def failures(result):
 def test_gc_core():
     functions = {name: getattr(gc_core, name) for name in gc_core.__all__}
     dtypes = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-    port = SimpleNamespace(**functions, optimizer=optimizer, dtypes=dtypes, low_precision=gc_core.checks.WAYS)
+    port = SimpleNamespace(**functions, optimizer=optimizer, dtypes=dtypes, rounding=gc_core.checks.WAYS)
     result = run(port, level="contract", profile="quick")
     assert failures(result) == []
     absent = {one.id for one in result.not_provided if not one.id.startswith("layers.")}

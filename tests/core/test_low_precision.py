@@ -68,7 +68,12 @@ def test_random_bits_hang_on_stream_step_and_place():
     one = low.random_bits(low.stream(3, 0, 1), 1, places)
     assert np.array_equal(one[100:200], low.random_bits(low.stream(3, 0, 1), 1, places[100:200]))
     assert one.dtype == np.uint32 and one.max() < 1 << 16
-    for other in ((low.stream(4, 0, 1), 1), (low.stream(3, 1, 1), 1), (low.stream(3, 0, 2), 1), (low.stream(3, 0, 1), 2)):
+    for other in (
+        (low.stream(4, 0, 1), 1),
+        (low.stream(3, 1, 1), 1),
+        (low.stream(3, 0, 2), 1),
+        (low.stream(3, 0, 1), 2),
+    ):
         again = low.random_bits(*other, places)
         # Of 16 bits that are independent half are equal: by Hoeffding all but within 0.03 of it, but for 1e-12 or less.
         same = np.unpackbits((one ^ again).astype(np.uint16).view(np.uint8)).mean()

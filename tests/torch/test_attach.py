@@ -424,7 +424,7 @@ def test_in_backward_whatever_becomes_of_the_parameters(changes):
     model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     calls = []
     theirs = model[0].weight.register_hook(calls.append)
-    attached = gct.attach(None, model, where="gradient")
+    attached = gct.attach(None, model, where="backward")
 
     def means():
         model.zero_grad()

@@ -77,7 +77,7 @@ def test_optimizers_of_torch_with_gc_in_front(name):
     model, other = model_of(), model_of()
     optimizer, usual = (getattr(torch.optim, name)(one.parameters(), lr=0.01) for one in (model, other))
     gct.step_in_backward(model, optimizer)
-    gct.attach(optimizer, model, where="gradient")
+    gct.attach(optimizer, model, where="backward")
     gct.attach(usual, other)
     train(model, optimizer)
     train(other, usual)
@@ -193,11 +193,11 @@ def test_what_is_refused_at_once():
         with pytest.raises(error) as raised:
             gct.step_in_backward(model, optimizer)
         assert said in str(raised.value)
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
         gct.step_in_backward(params, gct.SGD(model, lr=0.1))
     attached = torch.optim.SGD(params, lr=0.1)
     gct.attach(attached, model)
-    with pytest.raises(ValueError, match='where="gradient"'):
+    with pytest.raises(ValueError, match='where="backward"'):
         gct.step_in_backward(model, attached)
     optimizer = Elsewhere(params, lr=0.1)
     gct.step_in_backward(model, optimizer, independent=True).remove()
@@ -208,7 +208,7 @@ def test_what_is_refused_at_once():
     in_backward.remove()
     plain = torch.optim.SGD(params, lr=0.1)
     gct.step_in_backward(model, plain)
-    with pytest.raises(ValueError, match='where="gradient"'):
+    with pytest.raises(ValueError, match='where="backward"'):
         gct.attach(plain, model)
     other = model_of()
     backward(other)

@@ -26,7 +26,7 @@ def to_numpy(x):
 
 
 def exact_steps(shape, dtype, count=5):
-    """A weight and gradients of which a step of SGD makes numbers that float32 has: no path rounds them but to store."""
+    """A weight and gradients whose steps of SGD float32 has: nothing is rounded but what is stored."""
     rng = np.random.default_rng(1)
     w = torch.tensor(1 + rng.integers(0, 64, shape) / 64, dtype=torch.float64).to(dtype)
     half = rng.integers(-4, 5, (count, shape[0], shape[1] // 2))
@@ -104,15 +104,14 @@ def test_parts_of_a_large_weight_have_the_places_of_the_whole():
 class Optimizer:
     """gc_torch's optimizers, as the suite asks for one."""
 
-    kinds = {"sgd": gct.SGD, "adam": gct.Adam, "adamw": gct.AdamW}
-
     def __init__(self, kind, params, axes, **hyper):
+        kinds = {"sgd": gct.SGD, "adam": gct.Adam, "adamw": gct.AdamW}
         self._params = {name: nn.Parameter(w) for name, w in params.items()}
         holder = nn.Module()
         for name, p in self._params.items():
             holder.register_parameter(name.replace(".", "_"), p)
         overrides = {name.replace(".", "_"): axis for name, axis in axes.items()}
-        self._optimizer = self.kinds[kind](holder, plan=gct.plan(holder, overrides), **hyper)
+        self._optimizer = kinds[kind](holder, plan=gct.plan(holder, overrides), **hyper)
 
     def step(self, grads):
         for name, p in self._params.items():
@@ -125,7 +124,7 @@ class Optimizer:
 
 def test_the_suite():
     port = SimpleNamespace(
-        optimizer=Optimizer, from_numpy=gct.from_numpy, to_numpy=gct.to_numpy, low_precision=WAYS,
+        optimizer=Optimizer, from_numpy=gct.from_numpy, to_numpy=gct.to_numpy, rounding=WAYS,
         dtypes=("float16", "bfloat16", "float32"), sgd_first_step="undamped",
     )  # fmt: skip
     only = [id for id in gc_conformance.PROPERTIES if "kahan" in id or "stochastic" in id]
@@ -231,7 +230,7 @@ def test_a_wrong_compensation_is_refused_before_anything_changes():
     train(model, optimizer, 0, 1)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer.state[model[1].weight]["compensation"] = torch.zeros(3, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match="1.weight: the state's compensation has shape"):
+    with pytest.raises(ValueError, match=r"1\.weight: the state's compensation has shape"):
         train(model, optimizer, 1, 2)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 

@@ -47,7 +47,7 @@ def test_tensors_are_cut(monkeypatch):
     step = temporaries._step
 
     def noted(*args):
-        sizes.append([p.shape for p in args[4][0]])
+        sizes.append([p.shape for p in args[3][0]])
         step(*args)
 
     monkeypatch.setattr(temporaries, "_step", noted)

@@ -7,8 +7,8 @@ neighbour that a random number chooses (`gc_core.low_precision`).
 # Numba's decorators change what a function takes.
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
-from llvmlite import ir
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 

@@ -1,6 +1,6 @@
 """Weights in float16 and bfloat16 that train: optimizer(kind, params, axes, low_precision=…, seed=…).
 
-A port declares what it has by `low_precision`, a tuple with "kahan" and "stochastic" among its names, and is judged by
+A port declares what it has by `rounding`, a tuple with "kahan" and "stochastic" among its names, and is judged by
 it in those of the two dtypes that it claims. `optimizer` is then given low_precision="kahan", or "stochastic" with a
 seed, for "sgd" without momentum. The properties are part of the chapter `optimizer`.
 
@@ -120,8 +120,8 @@ def stochastic_in_expectation(port: Port, case: Training) -> None:
     for row, share in enumerate(moved.mean(1)):
         require(
             abs(share - 0.25) <= SURE,
-            f"after a step of a quarter of the distance to the next number a share of {share:.3f} of the {MANY} weights of "
-            f"row {row} has moved there: it must be a quarter, within {SURE:.2f}",
+            f"after a step of a quarter of the distance to the next number a share of {share:.3f} of the {MANY} "
+            f"weights of row {row} has moved there: it must be a quarter, within {SURE:.2f}",
             SHARE,
         )
 
@@ -136,8 +136,8 @@ def stochastic_new_bits(port: Port, case: Training) -> None:
     for row, still in enumerate((moved == 0).mean(1)):
         require(
             abs(still - 0.75**count) <= SURE,
-            f"of {count} steps of a quarter of the distance to the next number, none has moved a share of {still:.3f} of the "
-            f"weights of row {row}: with new bits in each it must be {0.75**count:.3f}, within {SURE:.2f}",
+            f"of {count} steps of a quarter of the distance to the next number, none has moved a share of {still:.3f} "
+            f"of the weights of row {row}: with new bits in each it must be {0.75**count:.3f}, within {SURE:.2f}",
             SHARE,
         )
     both = (moved[0] == moved[1]).mean()

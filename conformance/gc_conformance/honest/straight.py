@@ -228,7 +228,7 @@ class Straight:
 
     # Optimizers: the pure rules over dicts.
 
-    low_precision = ("kahan", "stochastic")
+    rounding = ("kahan", "stochastic")
 
     def optimizer(self, kind, params, axes, **hyper):
         if hyper.get("low_precision") is not None:
