@@ -9,6 +9,7 @@ import types
 import warnings
 from typing import Any
 
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.weak import TensorWeakRef
 
@@ -37,7 +38,8 @@ class Shapes(FakeTensorMode):
         self._made.append(TensorWeakRef(made))
         return made
 
-    def alive(self) -> list[FakeTensor]:
+    def alive(self) -> list[Tensor]:
+        """Those that were made, and have not died."""
         return list({id(x): x for made in self._made if (x := made()) is not None}.values())
 
 

@@ -79,7 +79,8 @@ def batches(
     """
     columns = rule.columns(group)
     whole, with_gc = columns[0], group["gc_on"] is not None
-    rows = rows if with_gc else [row._replace(axes=None) for row in rows]
+    if not with_gc and group["low_precision"] is not None:  # else none of them is seen to by our rules
+        rows = [row._replace(axes=None) for row in rows]
     local_rows = [sharded.row_of_shard(p, row) for p, row in zip(whole, rows, strict=True)]
     columns[1] = [sharded.local_grad(p, grad) for p, grad in zip(whole, columns[1], strict=True)]
     columns = [[sharded.local(x) for x in column] for column in columns]

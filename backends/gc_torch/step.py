@@ -1,7 +1,7 @@
 """The step that SGD, Adam and AdamW share: where GC stands in it, and what is checked before anything changes."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -252,7 +252,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if torch.compiler.is_compiling() and not any(group["fused"] for group in self.param_groups):
             self._step()
         elif torch.compiler.is_compiling():
-            self._eager_step()  # a compiler sees into no kernel, and would compile the host's work around it
+            _without_compiler(self._step)  # a compiler sees into no kernel, and would compile the host's work around it
         elif torch.is_inference_mode_enabled() and not self._is_of_inference():
             # States made in it could not be written to by a later step outside.
             with torch.inference_mode(False), torch.set_grad_enabled(self.defaults["differentiable"]):
@@ -263,10 +263,6 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _is_of_inference(self) -> bool:
         return any(p.is_inference() for group in self.param_groups for p in group["params"])
-
-    @torch.compiler.disable
-    def _eager_step(self) -> None:
-        self._step()
 
     def _step(self) -> None:
         parts = [Part(i, None, group, self.state) for i, group in enumerate(self.param_groups)]
@@ -329,10 +325,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     def _options(self, index: int, group: dict[str, Any]) -> tuple[Any, ...]:
         """What the options of a group decide, once they have been checked."""
+        self.complete(group)
         if torch.compiler.is_compiling():
             self.check(group, in_step=True)
             return deciding(group)
-        self.complete(group)
         values = [value for name, value in group.items() if name != "params"]
         known = self._checked.get(index)
         # By identity: a number that is equal may be of another type, and a tensor may hold another number.
@@ -351,3 +347,8 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if "gc_on" not in group or "low_precision" not in group:
             for option in ("gc_on", *low_precision.OPTIONS):
                 group.setdefault(option, self.defaults[option])
+
+
+@torch.compiler.disable
+def _without_compiler(step: Callable[[], None]) -> None:
+    step()

@@ -68,8 +68,8 @@ class Twice:
 
     def made_weights(self, x: Any, over: Sequence[int], kept: Sequence[int]) -> list[str]:
         """The parameters that have made the weight of a product that sums over these axes of it and keeps those."""
-        given: Given = self._outputs.get(x, {}) if isinstance(x, Tensor) else {}
-        return [name for name, axes in given.items() if _own(axes, over) and _own(axes, kept)]
+        given: Given | None = self._outputs.get(x) if isinstance(x, Tensor) else None
+        return [name for name, axes in (given or {}).items() if _own(axes, over) and _own(axes, kept)]
 
 
 def _own(axes: Axes, dims: Sequence[int]) -> list[Piece]:
