@@ -39,7 +39,7 @@ class StochasticState(NamedTuple):
     count: jax.Array
 
 
-def init(way: str, seed: int, inner: Any, params: Any) -> KahanState | StochasticState:
+def init(way: str, seed: int | jax.Array, inner: Any, params: Any) -> KahanState | StochasticState:
     """The state before the first step."""
     if way == "kahan":
         return KahanState(inner, jax.tree.map(lambda p: jnp.zeros_like(p) if is_low(p) else None, params))

@@ -38,7 +38,7 @@ def with_gc(
     plan: Plan | str,
     gc_on: str | None,
     way: str | None,
-    seed: int,
+    seed: int | jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
     """before (L2 decay), direction (of the step), after (decoupled decay) and −learning_rate, with Φ in its place.
 
@@ -46,7 +46,8 @@ def with_gc(
     """
     check(plan)
     checks.low_precision(way)
-    seed = checks.seed(seed)
+    if not isinstance(seed, jax.Array):  # as inject_hyperparams makes it of every number
+        seed = checks.seed(seed)
     number_or_schedule("learning_rate", learning_rate, low=None)
     checks.place(gc_on, optional=True)
     last = optax.scale_by_learning_rate(learning_rate)
@@ -67,7 +68,7 @@ def _on_centralized(transform: Any, plan: Plan | str) -> optax.GradientTransform
     return optax.GradientTransformation(transform.init, update)
 
 
-def _widened(transform: Any, plan: Plan | str | None, way: str | None, seed: int) -> Any:
+def _widened(transform: Any, plan: Plan | str | None, way: str | None, seed: int | jax.Array) -> Any:
     """The transformation with half precision computed in float32, and what it gives and keeps rounded once.
 
     The updates lead: what of the parameters has none (the functions in an Equinox model) is left out. With a `way`, the

@@ -131,12 +131,11 @@ def _met_data_before(side: _Side, other: _Side, name: str, uses: Uses) -> list[I
     for image in side.value.images:
         over = own(image.dims[axis] for axis in side.over)
         kept = own(image.dims[axis] for axis in side.free)
+        several = _places(other, other.free) > 1
         if image.state is State.LOOKED_UP and over and kept and not other.value.alone:
             # Of a stack of matrices each input has chosen one: experts.
             uses.add(image, Use(Kind.CONTRACTED, name, over, kept | image.chosen, stacked=True))
-        elif (
-            image.state is State.APPLIED and over and kept and not other.value.alone and _places(other, other.free) > 1
-        ):
+        elif image.state is State.APPLIED and over and kept and several and not other.value.alone:
             # With data it has made the weight of a product with more data: experts that are mixed by gates.
             uses.add(image, Use(Kind.TWICE, name))
         elif image.state is State.APPLIED:

@@ -73,7 +73,8 @@ class Uses:
     ) -> None:
         """Data meets a value that is made of parameters alone, and sums over these axes of it.
 
-        `outer`: the data are products of data with data.
+        Args:
+            outer: the data is products of data with data.
         """
         over = {image: own(image.dims[axis] for axis in axes) for image in value.images}
         weights = {image.param for image, pieces in over.items() if pieces and image.linear}

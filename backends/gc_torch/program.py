@@ -4,6 +4,7 @@ Nothing is computed and nothing allocated: the model runs on fake tensors, which
 what it does depends on values does it run once really.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -173,6 +174,9 @@ def _watch(
             stack.callback(saved.restore)
         if mode is not None:
             stack.enter_context(mode)
+            log = logging.getLogger(FakeTensorMode.__module__)
+            stack.callback(setattr, log, "disabled", log.disabled)
+            log.disabled = True  # what it cannot run is raised, and asked again really
         stack.enter_context(Reader(trace, mode, saved))
         stack.enter_context(standing_in(model, parameters, trace.stand_in))
         call(model)

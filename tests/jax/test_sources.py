@@ -2,10 +2,14 @@
 
 import warnings
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import gc_jax as gct
+from examples.zoo import jax_numbers
 from examples.zoo.jax_models import families, models
+from gc_core import Row
 from gc_core.left_out import OPEN
 
 MODELS = list(models())
@@ -52,3 +56,20 @@ def test_classes_or_names_and_the_program_agree(model):
 
 # What only a class or the program can say.
 KNOWN_LIMITS = {}
+
+
+def test_numbers_tell_right_axes_from_wrong_ones():
+    """The zoo's third source, on a scanned stack of layers and a convolution with a stride."""
+
+    def run(w, k, x):
+        x = jax.lax.conv_general_dilated(x[:, None], k, (2,), "VALID")[:, :, 0]
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+    shapes = {"w": (2, 3, 3), "k": (3, 1, 4)}
+    params = [1 + jax.random.uniform(jax.random.key(i), shape) for i, shape in enumerate(shapes.values())]
+    seen = jax_numbers.together(run, params, [jnp.ones((1, 4))])
+    for i, (name, right, wrong) in enumerate([("w", (1,), (2,)), ("k", (1, 2), (0, 2))]):
+        for axes, ok in ((right, True), (wrong, False)):
+            row = Row(name, shapes[name], shapes[name], axes, "")
+            answers = list(jax_numbers.agrees(row, seen[i]))
+            assert answers and all(answers) is ok
