@@ -2,7 +2,7 @@
 
 A bfloat16 number has 8 significant bits. Of a step smaller than 2⁻⁹ of its weight nothing is left when the new weight
 is rounded to the nearest, and of larger ones a part: the sum of a weight vector moves, though GC has given the step a
-sum of zero. Two options of the optimizers, by the field's names:
+sum of zero. Two options of the optimizers, by the field's names::
 
     kahan        Compensated summation. A second array of the same dtype keeps what rounding has cut off, and the next
                  step starts from the sum of the two.
@@ -150,7 +150,7 @@ def random_bits(stream: int, step: int, places: np.ndarray) -> np.ndarray:
 
     >>> random_bits(stream(0), 1, np.arange(4)).tolist() == random_bits(stream(0), 1, np.arange(4)).tolist()
     True
-    >>> abs(random_bits(stream(0), 1, np.arange(100_000)).mean() / 2**16 - 0.5) < 0.004
+    >>> bool(abs(random_bits(stream(0), 1, np.arange(100_000)).mean() / 2**16 - 0.5) < 0.004)
     True
     """
     key = mix((stream + GOLDEN * step) & _LONG)

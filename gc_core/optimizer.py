@@ -190,7 +190,7 @@ class SGD(Optimizer):
         params: arrays by name; `step` puts new arrays in their place in this dict.
         axes: fan-in axes by name, for every parameter; None: no GC.
         lr, momentum, dampening, nesterov, weight_decay, decoupled, gc_on: see `sgdm_update`.
-        low_precision: for weights in float16 and bfloat16: "kahan" or "stochastic", see `gc_core.low_precision`; None:
+        low_precision: for weights in float16 and bfloat16: "kahan" or "stochastic", see module `low_precision`; None:
             to the nearest.
         seed: of the random numbers.
 

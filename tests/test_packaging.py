@@ -133,7 +133,7 @@ def test_the_metadata_asks_for_numpy_alone_and_pins_nothing(about):
     assert all(need.marker is None or "extra ==" in str(need.marker) for need in needs)
     assert not [str(need) for need in needs if "==" in str(need.specifier)]
     assert not [str(need) for need in needs if re.search("[<~!]", str(need.specifier))]  # no upper bounds
-    extras = {"torch", "torch-fast", "jax", "cupy-cuda12", "cupy-cuda13", "conformance", "examples"}
+    extras = {"torch", "torch-fast", "jax", "cupy-cuda12", "cupy-cuda13", "conformance", "examples", "learn"}
     assert set(about.get_all("Provides-Extra")) == extras
     assert about["Requires-Python"] == ">=3.11"
 

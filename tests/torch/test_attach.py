@@ -85,7 +85,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("where", ["step", "gradient"])
+@pytest.mark.parametrize("where", ["step", "backward"])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_optimizer_reads_the_centralized_gradient(kind, where):
     model, other = network(), network()
@@ -176,7 +176,7 @@ def test_decay_is_not_centralized():
 # ---- What it leaves alone
 
 
-@pytest.mark.parametrize("where", ["step", "gradient"])
+@pytest.mark.parametrize("where", ["step", "backward"])
 def test_remove_undoes_it(where):
     model, other = network(), network()
     optimizer, plain = torch.optim.Adam(model.parameters()), torch.optim.Adam(other.parameters())
@@ -233,7 +233,7 @@ def test_a_view_is_centralized_as_one():
         assert torch.allclose(layer.weight.grad[2 * group : 2 * group + 2, out].double(), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["step", "gradient"])
+@pytest.mark.parametrize("where", ["step", "backward"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32_and_rounded_once(dtype, where):
     layer = nn.Linear(300, 2, bias=False).to(dtype)
@@ -358,7 +358,7 @@ def _saved(state):
     return file
 
 
-@pytest.mark.parametrize("where", ["step", "gradient"])
+@pytest.mark.parametrize("where", ["step", "backward"])
 def test_a_compiled_model(where):
     model = network()
     compiled = torch.compile(model, backend="aot_eager")
@@ -529,8 +529,8 @@ def test_what_cannot_be_attached(arguments, error, words):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (dict(where="update"), ValueError, "where must be one of 'step', 'gradient'; got 'update'"),
-        (dict(where=None), TypeError, "where must be one of 'step', 'gradient'; got None"),
+        (dict(where="update"), ValueError, "where must be one of 'step', 'backward'; got 'update'"),
+        (dict(where=None), TypeError, "where must be one of 'step', 'backward'; got None"),
         (dict(plan=[]), TypeError, "plan must be what gc_torch.plan"),
         (dict(plan=gct.plan(network()), overrides={}), TypeError, "give overrides to the plan"),
         (dict(where="backward", overrides={"*": None}), ValueError, "nothing to centralize among the model's"),
@@ -544,7 +544,7 @@ def test_options_that_are_wrong(options, error, words):
     assert not optimizer._optimizer_step_pre_hooks and not model[0].weight._backward_hooks
 
 
-@pytest.mark.parametrize(("first", "second"), [*itertools.product(["step", "gradient"], repeat=2)])
+@pytest.mark.parametrize(("first", "second"), [*itertools.product(["step", "backward"], repeat=2)])
 def test_attaching_twice_is_an_error(first, second):
     model = network()
     optimizer = sgd(model)

@@ -43,6 +43,7 @@ FIRST_STEPS = {
     "cupy-cuda12": ["import gc_cupy; assert gc_cupy.__version__"],  # an array needs a GPU
     "cupy-cuda13": ["import gc_cupy; assert gc_cupy.__version__"],
     "conformance": ["import gc_conformance.cli as cli, sys; sys.argv[1:] = ['properties']; cli.main()"],
+    "learn": ["import gc_conformance.cli, jupyterlab, matplotlib"],
     "examples": [],  # they are in a clone, not in a wheel
 }
 ROUTES = ("clone", "wheel", "sdist", "git", "uv")

@@ -42,6 +42,21 @@ def _to_half(typingctx, single):
 
 
 @intrinsic
+def _cut_off(typingctx, single, half):
+    """What rounding has cut off; 0 where there is infinity or NaN. A branch would keep the loop from being vectorized."""
+
+    def codegen(context, builder, signature, args):
+        number = ir.IntType(32)
+        rounded = builder.bitcast(builder.shl(builder.zext(args[1], number), number(16)), ir.FloatType())
+        left = builder.fsub(args[0], rounded)
+        exponent = builder.and_(builder.bitcast(left, number), number(0x7F800000))
+        finite = builder.icmp_unsigned("!=", exponent, number(0x7F800000))
+        return builder.select(finite, left, ir.FloatType()(0.0))
+
+    return types.float32(single, half), codegen
+
+
+@intrinsic
 def _to_neighbour(typingctx, single, place, low, high):
     """`rounded_stochastically`, with the `random_bits` of this place for the two words of a key."""
 
@@ -105,9 +120,9 @@ def pack(row, wide, offset, n, first, last, stochastic):
         elif row[COMPENSATION]:
             c = elements(row[COMPENSATION], start, n, HALF)
             for j in range(n):
-                w[j] = half = _to_half(x[j])
-                left = x[j] - _to_single(half)
-                c[j] = _to_half(left if abs(left) < np.float32(np.inf) else np.float32(0))
+                w[j] = _to_half(x[j])
+            for j in range(n):
+                c[j] = _to_half(_cut_off(x[j], w[j]))
         else:
             for j in range(n):
                 w[j] = _to_half(x[j])
