@@ -11,15 +11,15 @@ HEAD = """\
 # Plans of a zoo of models
 
 Which axes of a parameter are its fan-in is asked of three sources: the class of its layer, the program (what the
-model's operations sum over, on fake tensors or in a jaxpr), and a numerical check that tries single weights. `make zoo`
-installs the model libraries at the versions below, builds their architectures from configurations, with no weights, most
-at a reduced size, compares the sources for every parameter, and writes this page.
+model's operations sum over, on fake tensors or in a jaxpr), and a numerical check that tries single weights. `make
+zoo` installs the model libraries at the versions below, builds their architectures from configurations, with no
+weights, most at a reduced size, compares the sources for every parameter, and writes this page.
 
 *Centralized* is by the plan that is read from the program, where the program reaches a parameter, and by its layer
-elsewhere; *by layers* without a batch (in JAX by classes, or by the names of leaves). *Checked* by numbers are models of
-up to 5 million numbers, and JAX's parameters of up to 4,000. A *contradiction* is a parameter of which two sources say
-different things. An architecture that does not build from its default configuration at a small
-size, or takes none of the plain batches tried, is counted as *not run*: nothing is said about it.
+elsewhere; *by layers* without a batch (in JAX by classes, or by the names of leaves). *Checked* by numbers are models
+of up to 5 million numbers, and JAX's parameters of up to 4,000. A *contradiction* is a parameter of which two sources
+say different things. An architecture that does not build from its default configuration at a small size, or takes none
+of the plain batches tried, is counted as *not run*: nothing is said about it.
 """
 
 
