@@ -36,14 +36,14 @@ class StepInBackward:
         self._name, self._ours = type(optimizer).__name__, isinstance(optimizer, CentralizingOptimizer)
         names = {id(p): name for name, p in model.named_parameters()}
         self._spent: dict[int, Spent] = {}
-        self._pass: list[Any] = []  # what is the same for all parameters in one backward pass
+        self._places: dict[int, tuple[int, int]] = {}  # by id(): the group of a parameter, and its place there
+        self._rows: dict[tuple[int, int], Any] = {}  # of groups, by which plan, in one backward pass
         self._handles: list[Any] = []
         for i, group in enumerate(optimizer.param_groups):
             for k, p in enumerate(group["params"]):
                 if p.requires_grad:
                     self._spent[id(p)] = Spent(p, names.get(id(p), f"group{i}.{k}"))
-                    hook = functools.partial(_on_gradient, me, i, k)
-                    self._handles.append(p.register_post_accumulate_grad_hook(hook))
+                    self._handles.append(p.register_post_accumulate_grad_hook(functools.partial(_on_gradient, me)))
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         optimizer._in_backward = self  # type: ignore[attr-defined]
         _active.add(self)
@@ -55,7 +55,7 @@ class StepInBackward:
             handle.remove()
         self._handles.clear()
         if (optimizer := self._optimizer()) is not None:
-            self._before_step(optimizer)
+            self._end(optimizer)
             vars(optimizer).pop("_in_backward", None)
         _active.discard(self)
         if not _active:
@@ -69,22 +69,53 @@ class StepInBackward:
         """Whether this parameter is updated in backward."""
         return id(p) in self._spent
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *args: Any) -> None:
-        """There is nothing left to do: the next gradients may come."""
-        self._pass = []
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple = (), kwargs: Any = None) -> Any:
+        """There is nothing left to do, or when the closure has computed gradients, there will be."""
+        self._end(optimizer)
+        closure = args[1] if len(args) > 1 else (kwargs or {}).get("closure")  # args[0] is the optimizer
+        if closure is None:
+            return None
+
+        def ended() -> Any:
+            loss = closure()
+            self._end(optimizer)
+            return loss
+
+        return ((args[0], ended, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": ended})
+
+    def _end(self, optimizer: torch.optim.Optimizer) -> None:
+        """The next gradients may come."""
+        self._rows.clear()
         for group in optimizer.param_groups:
             for p in group["params"]:
                 if p.grad is not None and type(p.grad) is Spent:
                     p.grad = None
 
-    def _step(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
-        (self._step_ours if self._ours else self._step_any)(optimizer, index, place, p)
+    def _place_of(self, optimizer: torch.optim.Optimizer, p: Tensor) -> tuple[int, int] | None:
+        """The group of a parameter, and its place there, now; None: the optimizer no longer has it."""
+        groups = optimizer.param_groups
+        index, place = self._places.get(id(p), (-1, 0))
+        if 0 <= index < len(groups) and place < len(groups[index]["params"]) and groups[index]["params"][place] is p:
+            return index, place
+        self._rows.clear()
+        self._places = {id(q): (i, k) for i, group in enumerate(groups) for k, q in enumerate(group["params"])}
+        return self._places.get(id(p))
+
+    def step(self, optimizer: Any, p: Tensor) -> bool:
+        """Update a parameter, if the optimizer still has it."""
+        found = self._place_of(optimizer, p)
+        if found is not None:
+            (self._step_ours if self._ours else self._step_any)(optimizer, *found, p)
+        return found is not None
 
     def _step_ours(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
-        options, rows = self._pass = self._pass or optimizer._asked()
+        options = optimizer._options(index, optimizer.param_groups[index])
+        rows = self._rows.get((index, optimizer._plans))
+        if rows is None or len(rows) != len(optimizer.param_groups[index]["params"]):
+            rows = self._rows[index, optimizer._plans] = optimizer._rows(index)
         group, state = {**optimizer.param_groups[index], "params": [p]}, optimizer.state
         part = Part(index, place, group, {p: state[p]} if p in state else state)
-        optimizer._step_parts([part], [options[index]], [rows[index][place : place + 1]])
+        optimizer._step_parts([part], [options], [rows[place : place + 1]])
 
     def _step_any(self, optimizer: Any, index: int, place: int, p: Tensor) -> None:
         groups, step = optimizer.param_groups, type(optimizer).step
@@ -97,7 +128,7 @@ class StepInBackward:
             optimizer.param_groups = groups
 
 
-def _on_gradient(me: Any, index: int, place: int, p: Tensor) -> None:
+def _on_gradient(me: Any, p: Tensor) -> None:
     """A gradient is complete."""
     one: StepInBackward | None = me()
     optimizer = None if one is None else one._optimizer()
@@ -109,7 +140,10 @@ def _on_gradient(me: Any, index: int, place: int, p: Tensor) -> None:
             f"{spent.called}: backward was called with create_graph=True, which needs the gradient afterwards, and the "
             "step in backward frees it: remove() the step in backward for this"
         )
-    one._step(optimizer, index, place, p)
+    if not one.step(optimizer, p):
+        return
+    if (spent.shape, spent.dtype, spent.device) != (p.shape, p.dtype, p.device):  # its data is new
+        spent = one._spent[id(p)] = Spent(p, spent.called)
     p.grad = spent
 
 

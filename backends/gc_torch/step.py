@@ -265,16 +265,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         return any(p.is_inference() for group in self.param_groups for p in group["params"])
 
     def _step(self) -> None:
-        parts = [Part(i, None, group, self.state) for i, group in enumerate(self.param_groups)]
-        self._step_parts(parts, *self._asked())
-
-    def _asked(self) -> list[list[Any]]:
-        """What the options of each group decide, once they have been checked; and its rows."""
         groups = self.param_groups
-        return [
-            [self._options(i, group) for i, group in enumerate(groups)],
-            [self._rows(i) for i in range(len(groups))],
-        ]
+        options = [self._options(i, group) for i, group in enumerate(groups)]
+        rows = [self._rows(i) for i in range(len(groups))]
+        self._step_parts([Part(i, None, group, self.state) for i, group in enumerate(groups)], options, rows)
 
     def _step_parts(self, parts: list[Part], options: list[Any], every: list[tuple[Row, ...]]) -> None:
         grads = [[p.grad for p in part.group["params"]] for part in parts]

@@ -7,6 +7,8 @@ import weakref
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import gc_torch as gct
@@ -225,3 +227,83 @@ def test_nothing_is_kept_alive():
     del model, optimizer
     gc.collect()
     assert [one() for one in gone] == [None, None, None]
+
+
+def _reverse(model, optimizer):
+    optimizer.param_groups.reverse()
+
+
+def _remove_a_group(model, optimizer):
+    if len(optimizer.param_groups) > 1:
+        del optimizer.param_groups[0]
+
+
+def _move_to_another_group(model, optimizer):
+    if len(optimizer.param_groups[0]["params"]) > 1:
+        optimizer.param_groups[-1]["params"].append(optimizer.param_groups[0]["params"].pop(0))
+
+
+def _take_out(model, optimizer):
+    optimizer.param_groups[0]["params"] = optimizer.param_groups[0]["params"][1:]
+
+
+def _put_copies_of_groups(model, optimizer):
+    optimizer.param_groups = [dict(group) for group in optimizer.param_groups][::-1]
+
+
+def _other_data(model, optimizer):
+    """Pruned by `.data`, as many do; states of the old shape would fit in no optimizer."""
+    optimizer.state.clear()
+    for layer in model:
+        layer.weight.data = layer.weight.data[:, : layer.weight.shape[1]].clone()
+    model[-1].weight.data = model[-1].weight.data[:-1].clone() if len(model[-1].weight) > 2 else model[-1].weight.data
+
+
+def _to_double(model, optimizer):
+    optimizer.state.clear()
+    model.double()
+
+
+CHANGES = [
+    _reverse, _remove_a_group, _move_to_another_group, _take_out, _put_copies_of_groups, _other_data, _to_double,
+]  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from(CHANGES), max_size=4),
+    st.sampled_from(["gct.SGD", "gct.AdamW", "torch.SGD", "torch.AdamW"]),
+    st.booleans(),
+)
+@settings(max_examples=30)
+def test_whatever_becomes_of_the_groups(changes, which, closure):
+    """As the same optimizer without it, whose gradients come one backward pass at a time."""
+    results = []
+    for in_backward in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(4)))
+        groups = [{"params": [model[0].weight, model[1].weight], "lr": 0.1}, {"params": [model[2].weight], "lr": 1e-3}]
+        groups.append({"params": [model[3].weight], "lr": 0.01})
+        package, name = which.split(".")
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(gct if package == "gct" else torch.optim, name)(groups, lr=0.1, **options)
+        if in_backward:
+            gct.step_in_backward(model, optimizer)
+        for change in [None, *changes]:
+            if change is not None:
+                change(model, optimizer)
+
+            def loss(model=model):
+                model.zero_grad()
+                x = torch.ones(2, 4, dtype=model[0].weight.dtype)
+                found = model(x).square().sum()
+                found.backward()
+                return found
+
+            if closure:
+                optimizer.step(loss)
+            else:
+                loss()
+                optimizer.step()
+        results.append([p.detach().clone() for p in model.parameters()])
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.equal(mine, theirs)
