@@ -36,7 +36,7 @@ class Source(Enum):
 class Known(NamedTuple):
     """What is known of the parameter in one place of a group."""
 
-    identity: int | None  # id(); None: that of a copy is not known yet
+    identity: int | None  # id(); None: of a copy that has not been told its parameters
     owner: ref[nn.Module] | None
     local: str  # its name in the owner
     row: Row
@@ -171,6 +171,13 @@ class Rows:
         if unknown and not self.declared and not self.only_plan:
             yield Source.OWNER, rows_by_owner(unknown.values())
 
+    def recognize(self, groups: Sequence[dict[str, Any]]) -> None:
+        """In a copy: its parameters are those that stand in these places now, whatever stands there later."""
+        for known, group in zip(self._groups, groups, strict=False):
+            for i, (one, p) in enumerate(zip(known, group["params"], strict=False)):
+                if one.identity is None:
+                    known[i] = one._replace(identity=id(p))
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy of an optimizer has other parameters in the same places, and no model.
         groups = [[one._replace(identity=None, owner=None, local="") for one in known] for known in self._groups]
@@ -214,9 +221,7 @@ def _still_known(before: list[list[Known]], groups: Sequence[dict[str, Any]]) ->
     by_identity = {one.identity: one for known in before for one in known}
     found = {}
     for known, p, _ in _places(before, groups):
-        if known is not None and known.identity is None:
-            known = known._replace(identity=id(p))
-        elif known is None or known.identity != id(p):
+        if known is None or known.identity != id(p):
             known = by_identity.get(id(p))
         if known is not None and known.is_of(p) and known.row.shape == tuple(p.shape):
             found[id(p)] = known

@@ -213,6 +213,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
                     step_checks.state_of(self, of_p)
         self._start()
         super().__setstate__(state)
+        self._rows_of_plan.recognize(self.param_groups)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, as in `torch.optim`; where GC stands is an option of a group, and loaded too."""
