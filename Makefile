@@ -72,6 +72,7 @@ bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: m
 	$(PY) -m benchmarks.jax_step
 	$(PY) -m benchmarks.plan_time
 	$(PY) -m benchmarks.jax_plan_time
+	$(PY) -m benchmarks.import_time
 
 gpu:  ## judge and measure every backend on a GPU, under 9 minutes; installs nothing: make gpu GPU_PYTHON=python3
 	PYTHONPATH=.:backends:conformance $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)

@@ -30,8 +30,11 @@ for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
 for group in groups:
     try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
+        if hasattr(os, "killpg"):
+            os.killpg(group, signal.SIGKILL)
+        else:
+            os.kill(group, signal.SIGTERM)
+    except OSError:
         pass
 """
 
@@ -109,7 +112,10 @@ class Run:
                         look(_text(out))
             finally:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                    if hasattr(os, "killpg"):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    else:
+                        process.kill()
                 process.wait()
                 self._tell(f"-{process.pid}")
             return code, _text(out), _text(error)

@@ -101,10 +101,17 @@ def measure(
 
 
 def peak_beyond(step: Callable[[], Any]) -> float:
-    """MiB of memory that a step needs beside what the process has before it, at its highest (Linux)."""
+    """MiB of memory that a step needs beside what the process has before it, at its highest.
+
+    Raises:
+        NotImplementedError: the system is not Linux with glibc, and does not tell it.
+    """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier steps have freed would be used again, and not be seen
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak is what there is now
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier steps have freed would be used again, unseen
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak is what there is now
+    except (AttributeError, OSError, TypeError) as error:  # Windows has no library of the process
+        raise NotImplementedError(f"the memory of a step is measured on Linux with glibc alone: {error}") from None
     before = _status("VmRSS")
     step()
     return max(0, _status("VmHWM") - before) / 1024

@@ -10,7 +10,7 @@ from gc_core import checks
 # which gc_core does not import: NumPy knows the dtype by its name.
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float64", "complex64": "complex128"}
 
-quietly = np.errstate(all="ignore")
+quietly: np.errstate = np.errstate(all="ignore")
 """NaN and infinities go where IEEE says, without a warning."""
 
 

@@ -17,7 +17,10 @@ class Piece:
     """
 
     def __init__(self, size: int, *, blank: bool = False, of: "tuple[Piece, ...]" = (), whole: bool = False):
-        self.size, self.blank, self.of, self.whole = size, blank, of, whole
+        self.size: int = size
+        self.blank: bool = blank
+        self.of: tuple[Piece, ...] = of
+        self.whole: bool = whole
         self.parts: tuple[Piece, ...] = ()
 
     @property

@@ -9,12 +9,14 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Set
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-PLACES = ("gradient", "update")
-WAYS = ("kahan", "stochastic")  # to round weights of a narrow dtype, see `low_precision`
+Place = Literal["gradient", "update"]  # of GC
+Way = Literal["kahan", "stochastic"]  # to round weights of a narrow dtype, see `low_precision`
+PLACES: tuple[str, ...] = get_args(Place)
+WAYS: tuple[str, ...] = get_args(Way)
 
 
 class Framework(NamedTuple):
@@ -175,13 +177,13 @@ def seed(value: Any) -> int:
 
 def sgdm(
     *,
-    lr,
-    momentum,
-    dampening,
-    nesterov,
-    weight_decay,
-    decoupled,
-    gc_on,
+    lr: Any,
+    momentum: Any,
+    dampening: Any,
+    nesterov: Any,
+    weight_decay: Any,
+    decoupled: Any,
+    gc_on: Any,
     framework: Framework | None = None,
     in_step: bool = False,
 ) -> tuple[Any, Any, Any, Any]:
@@ -211,13 +213,13 @@ def sgdm(
 
 def adam(
     *,
-    lr,
-    betas,
-    eps,
-    weight_decay,
-    decoupled,
-    amsgrad,
-    gc_on,
+    lr: Any,
+    betas: Any,
+    eps: Any,
+    weight_decay: Any,
+    decoupled: Any,
+    amsgrad: Any,
+    gc_on: Any,
     framework: Framework | None = None,
     in_step: bool = False,
 ) -> tuple[Any, tuple[Any, Any], Any, Any]:

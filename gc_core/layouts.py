@@ -7,10 +7,12 @@ fan-in axes of that shape, or None to leave its gradient alone, and why.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gc_core import checks
 from gc_core.reasons import Reason, Why
+
+Layout = Literal["out_first", "out_last"]
 
 
 class View(NamedTuple):
@@ -151,7 +153,7 @@ def rule_of(name: Any) -> Callable[[Sequence[int]], View]:
     return LAYOUTS[name]
 
 
-def fan_in_axes(shape: Sequence[int], layout: str) -> tuple[int, ...] | None:
+def fan_in_axes(shape: Sequence[int], layout: Layout) -> tuple[int, ...] | None:
     """The fan-in axes of a dense or convolution weight: every axis but the output's.
 
     Formula::

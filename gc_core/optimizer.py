@@ -24,7 +24,13 @@ class Optimizer:
     ways: ClassVar[tuple[str, ...]] = checks.WAYS  # of low precision, that it has
 
     def __init__(
-        self, params: dict[str, Any], axes: Axes, *, low_precision: str | None = None, seed: int = 0, **hyper: Any
+        self,
+        params: dict[str, Any],
+        axes: Axes,
+        *,
+        low_precision: checks.Way | None = None,
+        seed: int = 0,
+        **hyper: Any,
     ):
         if not isinstance(params, dict):
             raise TypeError(f"params must be a dict of arrays by name; got {type(params).__qualname__}")
@@ -32,12 +38,14 @@ class Optimizer:
             checks.array(self.framework, f"params[{name!r}]", w)
         _same_names("axes", axes, params)
         self.params = params
-        self.axes = {name: checks.axis(axes[name], w.shape, f"axes[{name!r}]") for name, w in params.items()}
+        self.axes: dict[str, tuple[int, ...] | None] = {
+            name: checks.axis(axes[name], w.shape, f"axes[{name!r}]") for name, w in params.items()
+        }
         self.check(**hyper)
-        self.hyper = hyper
+        self.hyper: dict[str, Any] = hyper
         self._set_way(low_precision, seed)
         self.kept: dict[str, Any] = {}  # by name: what rounding has cut off, or the number of random roundings
-        self.state = {}
+        self.state: dict[str, Any] = {}
         for name, w in params.items():
             with _naming(name):
                 self.state[name] = self.init(w)
@@ -58,7 +66,8 @@ class Optimizer:
         checks.low_precision(way)
         if way is not None and way not in self.ways:
             raise NotImplementedError(f"low_precision={way!r} is not provided by {type(self).__module__}")
-        self.low_precision, self.seed = way, checks.seed(seed)
+        self.low_precision: str | None = way
+        self.seed: int = checks.seed(seed)
 
     def step(self, grads: Mapping[str, Any]) -> None:
         """Update every parameter that has a gradient.
@@ -218,8 +227,8 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        gc_on: str = "gradient",
-        low_precision: str | None = None,
+        gc_on: checks.Place = "gradient",
+        low_precision: checks.Way | None = None,
         seed: int = 0,
     ):
         super().__init__(
@@ -242,7 +251,7 @@ class SGD(Optimizer):
     def init(self, w: np.ndarray) -> SGDMState:
         return sgdm_init(w)
 
-    def update(self, w, grad, state, axis):
+    def update(self, w: Any, grad: Any, state: Any, axis: tuple[int, ...] | None) -> tuple[Any, Any]:
         return sgdm_update(w, grad, state, axis=axis, **self.hyper)
 
 
@@ -281,8 +290,8 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
-        gc_on: str = "gradient",
-        low_precision: str | None = None,
+        gc_on: checks.Place = "gradient",
+        low_precision: checks.Way | None = None,
         seed: int = 0,
     ):
         super().__init__(
@@ -296,7 +305,7 @@ class Adam(Optimizer):
     def init(self, w: np.ndarray) -> AdamState:
         return adam_init(w, amsgrad=self.hyper["amsgrad"])
 
-    def update(self, w, grad, state, axis):
+    def update(self, w: Any, grad: Any, state: Any, axis: tuple[int, ...] | None) -> tuple[Any, Any]:
         return adam_update(w, grad, state, axis=axis, decoupled=self.decoupled, **self.hyper)
 
 
@@ -335,8 +344,8 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        gc_on: str = "gradient",
-        low_precision: str | None = None,
+        gc_on: checks.Place = "gradient",
+        low_precision: checks.Way | None = None,
         seed: int = 0,
     ):
         super().__init__(

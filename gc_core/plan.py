@@ -6,7 +6,7 @@ A backend finds the rows; what a plan is, how it prints and how a row is overrid
 import math
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class Plan(Mapping[str, Row]):
     fc.bias    10     -            bias
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Iterable[Row]):
         self.rows: tuple[Row, ...] = tuple(rows)
         self._by_name = {row.name: row for row in self.rows}
 

@@ -111,7 +111,7 @@ class Why(str):
         """The same reason, with something put behind the sentence."""
         return Why(self.reason, self._more + more, **self.details)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.reason, self._more, dict(self.details))
 
 

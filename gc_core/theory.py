@@ -337,7 +337,8 @@ def sums_of_a_low_rank_product(b: np.ndarray, a: np.ndarray) -> Sides:
 
 
 def low_rank_training_keeps_the_sums(
-    b: np.ndarray, a: np.ndarray, gradient: Gradient, steps: int, *, axes: tuple = (None, 1), adam: bool = False,
+    b: np.ndarray, a: np.ndarray, gradient: Gradient, steps: int, *,
+    axes: tuple[int | None, int | None] = (None, 1), adam: bool = False,
     **options: Any,
 ) -> Sides:  # fmt: skip
     """The sums of the rows of BᵗAᵗ, and of B⁰A⁰, where both factors are trained and GC acts on A along its rows.

@@ -1,6 +1,7 @@
 """What is distributed is what is in this folder, and what is in this folder may be distributed."""
 
 import email
+import json
 import re
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_the_metadata_asks_for_numpy_alone_and_pins_nothing(about):
     extras = {"torch", "torch-fast", "jax", "cupy-cuda12", "cupy-cuda13", "conformance", "examples", "learn"}
     assert set(about.get_all("Provides-Extra")) == extras
     assert about["Requires-Python"] == ">=3.11"
+
+
+def test_classifiers_name_the_pythons_and_systems_that_were_run(about):
+    results = json.loads((ROOT / "tests/versions/results.json").read_text(encoding="utf-8"))
+    named = [line.split(" :: ") for line in about.get_all("Classifier")]
+    pythons = {words[-1] for words in named if words[:2] == ["Programming Language", "Python"]} - {"3"}
+    assert pythons == {".".join(result["python"].split(".")[:2]) for result in results.values()}
+    systems = {words[-1] for words in named if words[0] == "Operating System"}
+    assert systems == {result["system"].split()[0] for result in results.values()}
 
 
 def test_the_lower_bounds_are_those_that_imports_ask_for(about):

@@ -47,7 +47,7 @@ def adam_update(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     amsgrad: bool = False,
-    gc_on: str = "gradient",
+    gc_on: checks.Place = "gradient",
 ) -> tuple[cupy.ndarray, AdamState]:
     """One step of GC-Adam, or of GC-AdamW with `decoupled=True`, in one kernel.
 

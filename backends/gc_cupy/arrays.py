@@ -4,6 +4,7 @@ import cupy
 import numpy as np
 
 from gc_core import checks
+from gc_cupy import compat
 
 _REAL = ("float16", "bfloat16", "float32", "float64")  # bfloat16 is that of `ml_dtypes`
 _COMPLEX = ("complex64", "complex128")
@@ -55,7 +56,10 @@ def from_numpy(array: np.ndarray) -> cupy.ndarray:
     try:
         cupy.cuda.runtime.getDeviceCount()
     except RuntimeError as error:
-        raise RuntimeError(f"gc_cupy needs an NVIDIA GPU and its driver, and CuPy finds none: {error}") from None
+        mixture = f". {said}" if (said := compat.mixture()) else ""
+        raise RuntimeError(
+            f"gc_cupy needs an NVIDIA GPU and its driver, and CuPy finds none: {error}{mixture}"
+        ) from None
     return cupy.array(array)
 
 

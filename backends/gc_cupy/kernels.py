@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
+from gc_cupy import compat
 from gc_cupy.arrays import on_device_of
 
 SOURCE = Path(__file__).with_name("kernels.cu").read_text(encoding="ascii")
@@ -235,6 +236,7 @@ def _address(pointer: Any) -> int:
 
 @functools.cache
 def _module() -> cupy.RawModule:
+    compat.warn_of_mixture()
     return cupy.RawModule(code=SOURCE, name_expressions=NAMES)
 
 

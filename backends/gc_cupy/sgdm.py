@@ -44,7 +44,7 @@ def sgdm_update(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     decoupled: bool = False,
-    gc_on: str = "gradient",
+    gc_on: checks.Place = "gradient",
 ) -> tuple[cupy.ndarray, SGDMState]:
     """One step of GC-SGDM, in one kernel.
 

@@ -81,7 +81,7 @@ def adam_update(
     weight_decay: Any = 0.0,
     decoupled: bool = False,
     amsgrad: bool = False,
-    gc_on: str = "gradient",
+    gc_on: checks.Place = "gradient",
 ) -> tuple[jax.Array, AdamState]:
     """One step of GC-Adam, or of GC-AdamW with `decoupled=True`.
 

@@ -19,7 +19,7 @@ Stacked = Mapping[str, int | tuple[int, ...]]
 
 def plan(
     params_or_module: Any,
-    layout: str | None = None,
+    layout: layouts.Layout | None = None,
     overrides: Overrides | None = None,
     *,
     apply: Callable[..., Any] | None = None,

@@ -45,7 +45,7 @@ def sgdm_update(
     nesterov: bool = False,
     weight_decay: Any = 0.0,
     decoupled: bool = False,
-    gc_on: str = "gradient",
+    gc_on: checks.Place = "gradient",
 ) -> tuple[jax.Array, SGDMState]:
     """One step of GC-SGDM.
 

@@ -22,6 +22,7 @@ from typing import Any
 import optax
 
 from gc_core import checks
+from gc_core.layouts import Layout
 from gc_core.plan import Plan
 from gc_jax.arrays import JAX
 from gc_jax.parts import decay_or_schedule, scale_by_adam, with_gc
@@ -30,7 +31,7 @@ from gc_jax.rows import centralized, check, check_tree
 Mask = Any | Callable[[optax.Params], Any]
 
 
-def centralize_gradients(plan_or_layout: Plan | str) -> optax.GradientTransformation:
+def centralize_gradients(plan_or_layout: Plan | Layout) -> optax.GradientTransformation:
     """GC as a link of an Optax chain: Φ of each weight's gradient, all else as it comes.
 
     Formula, for each row of the plan that has axes::
@@ -79,12 +80,12 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: Any = None,
     *,
-    plan: Plan | str,
-    gc_on: str | None = "gradient",
+    plan: Plan | Layout,
+    gc_on: checks.Place | None = "gradient",
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Mask | None = None,
     decoupled: bool = False,
-    low_precision: str | None = None,
+    low_precision: checks.Way | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.sgd` with GC, and with weight decay where GC wants it.
@@ -152,9 +153,9 @@ def adam(
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
-    plan: Plan | str,
-    gc_on: str | None = "gradient",
-    low_precision: str | None = None,
+    plan: Plan | Layout,
+    gc_on: checks.Place | None = "gradient",
+    low_precision: checks.Way | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.adam` with GC. For L2 decay put `optax.add_decayed_weights` in front of it, as with Optax's own.
@@ -208,9 +209,9 @@ def adamw(
     mask: Mask | None = None,
     *,
     nesterov: bool = False,
-    plan: Plan | str,
-    gc_on: str | None = "gradient",
-    low_precision: str | None = None,
+    plan: Plan | Layout,
+    gc_on: checks.Place | None = "gradient",
+    low_precision: checks.Way | None = None,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.adamw` with GC.

@@ -1,6 +1,6 @@
 """GC in front of any optimizer: what it reads as gradients has been centralized."""
 
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -51,7 +51,7 @@ def attach(
     overrides: Overrides | None = None,
     *,
     plan: ModelPlan | None = None,
-    where: str = "step",
+    where: Literal["step", "backward"] = "step",
 ) -> Attachment:
     """Put GC in front of any optimizer: it then reads Φ(g) where it read g, and does with it what it does.
 

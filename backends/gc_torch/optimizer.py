@@ -4,7 +4,7 @@ They are subclasses: arguments, groups, state and hooks are PyTorch's own, and s
 `step`). A gradient with GC goes through such a step in a temporary's place, so that `p.grad` stays as it is.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,9 +68,9 @@ class SGD(CentralizingOptimizer, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        gc_on: str | None = "gradient",
-        plan: ModelPlan | str | None = None,
-        low_precision: str | None = None,
+        gc_on: checks.Place | None = "gradient",
+        plan: ModelPlan | Literal["out_first"] | None = None,
+        low_precision: checks.Way | None = None,
         seed: int = 0,
     ):
         options: dict[str, Any] = dict(
@@ -230,9 +230,9 @@ class Adam(_AdamSteps, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        gc_on: str | None = "gradient",
-        plan: ModelPlan | str | None = None,
-        low_precision: str | None = None,
+        gc_on: checks.Place | None = "gradient",
+        plan: ModelPlan | Literal["out_first"] | None = None,
+        low_precision: checks.Way | None = None,
         seed: int = 0,
     ):
         options: dict[str, Any] = dict(
@@ -288,9 +288,9 @@ class AdamW(_AdamSteps, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        gc_on: str | None = "gradient",
-        plan: ModelPlan | str | None = None,
-        low_precision: str | None = None,
+        gc_on: checks.Place | None = "gradient",
+        plan: ModelPlan | Literal["out_first"] | None = None,
+        low_precision: checks.Way | None = None,
         seed: int = 0,
     ):
         options: dict[str, Any] = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad)

@@ -25,7 +25,7 @@ from gc_torch.trace import Trace
 from gc_torch.tree import named_views
 from gc_torch.unchanged import Saved, as_it_was
 
-Batch = Tensor | tuple | Mapping[str, Any] | Callable[[nn.Module], Any]
+Batch = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[nn.Module], Any]
 
 
 def read(

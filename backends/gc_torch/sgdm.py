@@ -42,7 +42,7 @@ def sgdm_update(
     nesterov: bool = False,
     weight_decay: float | Tensor = 0.0,
     decoupled: bool = False,
-    gc_on: str = "gradient",
+    gc_on: checks.Place = "gradient",
 ) -> tuple[Tensor, SGDMState]:
     """One step of GC-SGDM.
 

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from gc_torch.signature import deciding
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 OUT_FIRST = "out_first"
+Loss = TypeVar("Loss")
 
 
 class CentralizingOptimizer(torch.optim.Optimizer):
@@ -149,7 +150,7 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         return ModelPlan(rows, names, None if known is None else known.model)
 
     @plan.setter
-    def plan(self, plan: ModelPlan | str) -> None:
+    def plan(self, plan: ModelPlan | Literal["out_first"]) -> None:
         declared = isinstance(plan, str) and plan == OUT_FIRST
         if not declared and not isinstance(plan, ModelPlan):
             raise TypeError(f"plan must be what gc_torch.plan(model) gives, or {OUT_FIRST!r}; got {plan!r}")
@@ -234,6 +235,10 @@ class CentralizingOptimizer(torch.optim.Optimizer):
 
     # -- a step ----------------------------------------------------------------------------------------------------
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
     @compat.use_grad_for_differentiable
     def step(self, closure: Any = None) -> Any:
         """Take one step.

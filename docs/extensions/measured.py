@@ -13,6 +13,7 @@ HEADINGS = {
     "conformance_trust": "How far the conformance suite can be trusted",
     "cpu_jax_step": "A step in JAX, on a CPU",
     "cpu_step": "A step in PyTorch, on a CPU",
+    "import_time": "Importing a package, beside its framework",
     "plan_time": "Making a plan",
     "jax_plan_time": "Making a plan in JAX",
     "low_precision": "Weights in bfloat16",

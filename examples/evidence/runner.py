@@ -1,7 +1,6 @@
 """Runs, one at a time or a few, each in a process of its own; a line is kept as soon as one is done."""
 
 import datetime
-import fcntl
 import json
 import os
 import subprocess
@@ -15,6 +14,11 @@ from typing import NamedTuple
 
 from examples.evidence import results
 from examples.evidence.settings import Cell
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nothing keeps two commands apart
+    fcntl = None
 
 ROOT = Path(__file__).parents[2]
 CELL = "examples.evidence.cell"
@@ -38,7 +42,7 @@ class Where(NamedTuple):
 def free_cores() -> int:
     """How many runs at a time: as many as there are cores that nobody uses now, and one at least."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, round(cores - os.getloadavg()[0]))
+    return max(1, round(cores - (os.getloadavg()[0] if hasattr(os, "getloadavg") else 0)))
 
 
 @contextmanager
@@ -47,7 +51,8 @@ def alone(cache: Path) -> Iterator[None]:
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Failed(f"another command is running cells (it holds {cache / 'lock'})") from None
         yield

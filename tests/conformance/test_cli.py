@@ -4,7 +4,6 @@ import ast
 import contextlib
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -267,6 +266,7 @@ def test_html_file(gc, ports):
 
 def test_the_progress_bar_is_for_terminals_only(ports):
     words = ["run", "right.py", "--profile", "quick", "--property", "numerics.large_mean"]
+    pty = pytest.importorskip("pty", exc_type=ImportError)  # there is none on Windows
     ours, theirs = pty.openpty()
     shown = b""
     with subprocess.Popen(

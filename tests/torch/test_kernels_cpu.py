@@ -303,6 +303,7 @@ optimizer = gc_torch.SGD([p], lr=1.0)
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_process_steps_after_its_parent_has():
     code = """
 optimizer.step()

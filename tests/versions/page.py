@@ -7,8 +7,15 @@ from gc_core.versions import OLDEST
 NAMES = {"numpy": "NumPy", "numba": "Numba", "torch": "PyTorch", "jax": "JAX", "optax": "Optax", "cupy": "CuPy"}
 
 
+def pythons(results: dict[str, Any]) -> list[str]:
+    """The Pythons on which something was run: "3.11", "3.12"."""
+    minors = {tuple(map(int, result["python"].split(".")[:2])) for result in results.values()}
+    return [f"{major}.{minor}" for major, minor in sorted(minors)]
+
+
 def page(table: dict[str, Any], results: dict[str, Any]) -> str:
     """The page, from environments.toml and results.json."""
+    ran = sum(environment["name"] in results for environment in table["environment"])
     lines = [
         "# Versions",
         "",
@@ -17,7 +24,9 @@ def page(table: dict[str, Any], results: dict[str, Any]) -> str:
         + ", Python 3.11.",
         "There are no upper bounds. An import with an older release says which one is there and which is needed.",
         "",
-        "`make test-versions` (`python -m tests.versions`) ran the tests of each backend with these releases, and",
+        f"Of {len(table['environment'])} environments, {ran} {'was' if ran == 1 else 'were'} run"
+        + (f", on Python {', '.join(pythons(results))}." if ran else "."),
+        "`make test-versions` (`python -m tests.versions`) runs the tests of each backend with these releases; it",
         "wrote this page. Only what was run stands here as such.",
         "",
         "| | Python | with | passed | failed | not run | on | when |",

@@ -3,6 +3,7 @@
 # Numba's decorators change what a function takes.
 # pyright: reportCallIssue=false, reportPrivateImportUsage=false
 
+import ctypes
 from typing import Any
 
 import numba
@@ -77,7 +78,20 @@ def prefetch(typingctx, address):
     return types.void(address), codegen
 
 
-_yield = types.ExternalFunction("sched_yield", types.int32())
+def _nothing() -> int:
+    return 0
+
+
+def _yielding(library: Any = ctypes.CDLL) -> Any:
+    """The system's way to let another thread run; nothing where there is none, as on Windows: it waits all the same."""
+    try:
+        library(None).sched_yield  # noqa: B018  not there, LLVM would end the process
+    except (AttributeError, OSError, TypeError):  # Windows has no library of the process
+        return numba.njit(**_inner)(_nothing)
+    return types.ExternalFunction("sched_yield", types.int32())
+
+
+_yield = _yielding()
 
 
 @compiled
