@@ -11,6 +11,7 @@ def main() -> None:
     torch_found = [of_torch.look_at(name) for name in of_torch.names()]
     from examples.optimizers import of_optax  # PyTorch is done by then
 
+    of_optax.jax.config.update("jax_enable_x64", True)
     optax_found = []
     for before, some in (("", of_optax.OPTAX), ("contrib.", of_optax.CONTRIB)):
         for name, (step, make) in some.items():
