@@ -311,7 +311,7 @@ def kinds_of(entries):
 
 def test_the_work_list_follows_from_the_shapes():
     seen = [p.geometry for p in together(SGD)]
-    rows = np.array([[4096] * 3 + [0] * 3 + list(one) for one in seen])
+    rows = np.array([[4096] * 3 + [0] * (table.OUTER - 3) + list(one) for one in seen])
     entries = work.work(rows, 4)
     assert sorted(np.unique(entries >> 32 & 0xFFFFFF)) == list(range(1, len(SHAPES)))  # the first one is empty
     assert len(np.unique(entries)) == len(entries)
@@ -322,7 +322,7 @@ def test_the_work_list_follows_from_the_shapes():
 
 def test_an_element_at_a_time_is_read_only_where_it_must_be():
     def kinds(itemsize, geometry, shift=0):
-        row = np.array([[4096, 8192, 4096 * 3, 0, 0, 0, *geometry]])
+        row = np.array([[4096, 8192, 4096 * 3, *[0] * (table.OUTER - 3), *geometry]])
         row[0, table.GRAD] += shift
         return kinds_of(work.work(row, itemsize))
 
@@ -508,7 +508,7 @@ class Capture:
 def test_several_graphs_can_be_captured_after_one_step(monkeypatch):
     """Each with gradients of its own, in its own memory."""
     capture, launcher = Capture(monkeypatch), kernels_gpu.Steps()
-    rows = np.array([[4096, 8192, 0, 0, 0, 0, 1, 1, 1, 64, 0]])
+    rows = np.array([[4096, 8192, *[0] * (table.OUTER - 2), 1, 1, 1, 64, 0]])
 
     def moved(by):
         other = rows.copy()
@@ -628,7 +628,7 @@ WRONG = {
     "groups taken for columns": ("if GROUPED:\n        other", "if False:\n        other"),
     "the mean of groups over r1 only": ("(r1 * r2).to(A)", "r1.to(A)"),
     "L2 forgotten": ("x = tl.fma(n[1], w, x)\n    if ON_UPDATE & OPTIONS:\n        x, m, v, top", "x = x\n    if ON_UPDATE & OPTIONS:\n        x, m, v, top"),
-    "L2 forgotten in what is begun": ("w = _load(p[0] + at, mask, A)\n        x = tl.fma(n[1], w, x)", "w = _load(p[0] + at, mask, A)"),
+    "L2 forgotten in what is begun": ("w = _load_weight(p, at, mask, OPTIONS, A)\n        x = tl.fma(n[1], w, x)", "w = _load_weight(p, at, mask, OPTIONS, A)"),
     "the weights of another tile": ("kept[k][0] - mean, kept[k][1]", "kept[k][0] - mean, kept[0][1]"),
     "no decoupled decay": ("if DECOUPLED & OPTIONS:\n        x = tl.fma", "if False:\n        x = tl.fma"),
     "not maximized": ("x = -x", "x = x"),

@@ -168,7 +168,7 @@ def test_containers_of_tensors_are_tensors():
     assert one.plan.rows == other.plan.rows
 
 
-@pytest.mark.parametrize("where", ["step", "gradient"])
+@pytest.mark.parametrize("where", ["step", "backward"])
 def test_attached_before_layers_are_unfrozen_replaced_and_added(where):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
