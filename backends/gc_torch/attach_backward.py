@@ -13,7 +13,7 @@ from gc_core import checks
 from gc_core.plan import Row
 from gc_torch import compat, sharded
 from gc_torch.arrays import TORCH
-from gc_torch.attach_step import phi
+from gc_torch.in_place import phi
 from gc_torch.model_plan import ModelPlan
 from gc_torch.rows import reshaped
 

@@ -8,15 +8,14 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor
 
 from gc_core import checks
 from gc_core.plan import Row
 from gc_core.reasons import GCWarning, Reason, reason_of
 from gc_torch import printed, sharded
-from gc_torch.arrays import TORCH, rounded, widen
+from gc_torch.arrays import TORCH, widen
+from gc_torch.in_place import Kept, Prepared
 from gc_torch.model_plan import ModelPlan
-from gc_torch.operator import center
 from gc_torch.rows import Rows
 
 
@@ -31,6 +30,7 @@ class AtStep:
         self._optimizer = ref(optimizer)
         self._name = type(optimizer).__name__
         self._rows = Rows(plan, only_plan=True)
+        self._kept = Kept()
         self._rows.find(optimizer.param_groups)
         rows = self._all_rows(optimizer)
         if all(reason_of(row.why) is Reason.FOREIGN for row in rows):
@@ -117,43 +117,30 @@ class AtStep:
     @torch.no_grad()
     def _centralize(self, optimizer: torch.optim.Optimizer) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]
+        if self._kept.centralize_(self._rows_now(optimizer), params):
+            return
         every = self._all_rows(optimizer)
-        found = [(p, row) for p, row in zip(params, every, strict=True) if row.axes is not None and p.grad is not None]
-        for p, row in found:
-            checks.array(TORCH, f"the gradient of {row.name}", p.grad)
-        grads: list[Any] = [sharded.local_grad(p, p.grad) for p, _ in found]
-        rows: list[Any] = [sharded.row_of_shard(p, row) for p, row in found]
+        found = [i for i, row in enumerate(every) if row.axes is not None and params[i].grad is not None]
+        for i in found:
+            checks.array(TORCH, f"the gradient of {every[i].name}", params[i].grad)
+        grads: list[Any] = [sharded.local_grad(params[i], params[i].grad) for i in found]
+        rows: list[Any] = [sharded.row_of_shard(params[i], every[i]) for i in found]
         some_split = any(isinstance(row, sharded.Split) for row in rows)
         split = sharded.means([widen(grad) for grad in grads], rows) if some_split else {}
-        for i, ((p, _), grad, row) in enumerate(zip(found, grads, rows, strict=True)):
-            if i in split:
-                grad.copy_(widen(grad) - split[i])
-            elif _is_writable(grad):
-                _phi_(grad, row)
-            else:
-                p.grad = phi(grad, row)
+        for i, mean in split.items():
+            grads[i].copy_(widen(grads[i]) - mean)
+        whole = [i for i in range(len(found)) if i not in split]
+        mine = [params[found[i]] for i in whole]
+        prepared = Prepared([grads[i] for i in whole], [rows[i] for i in whole])
+        self._kept.keep(self._rows_now(optimizer), params, [found[i] for i in whole], prepared)
+        prepared.centralize_(mine, [grads[i] for i in whole])
+        for i, grad in zip(found, grads, strict=True):
+            p = params[i]
             if sharded.is_sharded(p) and p.grad.placements != p.placements:  # type: ignore[union-attr]
                 p.grad = sharded.sharded_like(p, grad)
 
-
-def phi(grad: Tensor, row: Row) -> Tensor:
-    """Φ of a gradient, in at least float32, and rounded once."""
-    return rounded(center(widen(grad).reshape(row.view), row.axes).reshape(row.shape), grad.dtype)
-
-
-def _is_writable(grad: Tensor) -> bool:
-    """Whether each element has its own place in memory, and writing is not refused outside of inference mode."""
-    if grad.is_inference() and not torch.is_inference_mode_enabled():
-        return False
-    return all(stride > 0 for size, stride in zip(grad.shape, grad.stride(), strict=True) if size > 1)
-
-
-def _phi_(grad: Tensor, row: Row) -> None:
-    wide = widen(grad)
-    if wide is grad and row.view == row.shape:
-        grad.sub_(grad.mean(row.axes, keepdim=True))
-    else:
-        grad.copy_(phi(grad, row))
+    def _rows_now(self, optimizer: torch.optim.Optimizer) -> list[Any]:
+        return [self._rows.current(i, group["params"]) for i, group in enumerate(optimizer.param_groups)]
 
 
 def _is_step(cls: type, name: str) -> bool:

@@ -105,6 +105,15 @@ def divide_(tensors: list[Tensor], number: float) -> None:
             x.div_(number)
 
 
+def copy_(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    """Copy others into tensors, in one call where there is one. Stays: `_foreach_copy_` has no public name."""
+    if copy := getattr(torch, "_foreach_copy_", None):
+        copy(tensors, others)
+    else:
+        for x, y in zip(tensors, others, strict=True):
+            x.copy_(y)
+
+
 _scale: Any = torch.amp.GradScaler.scale
 
 

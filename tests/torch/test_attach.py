@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gc_torch as gct
+from gc_torch import attach_step, in_place
 
 
 class Lion(torch.optim.Optimizer):
@@ -271,6 +272,93 @@ def test_stepping_twice_on_one_gradient_changes_nothing_more():
     once = [p.grad.clone() for p in model.parameters()]
     optimizer.step()
     assert all(torch.allclose(p.grad, g, rtol=0, atol=1e-16) for p, g in zip(model.parameters(), once, strict=True))
+
+
+# ---- Many gradients at once
+
+
+def expanded(p):
+    return torch.randn(p.shape[0], 1, dtype=p.dtype).expand(p.shape[0], p[0].numel()).reshape_as(p).expand_as(p)
+
+
+def repeated(p):
+    return torch.randn((1,) * p.ndim, dtype=p.dtype).expand_as(p)
+
+
+def in_other_order(p):
+    return torch.randn(p.shape[::-1], dtype=p.dtype).permute(*reversed(range(p.ndim)))
+
+
+def of_inference(p):
+    with torch.inference_mode():
+        return torch.randn_like(p)
+
+
+GRADIENTS = [lambda p: None, torch.randn_like, expanded, repeated, in_other_order, of_inference]
+
+
+def many_layers():
+    """Small ones that go together, in three dtypes, one stored (in, out), one seen as a view, one cut in parts."""
+    layers = [nn.Linear(12, 3), nn.Linear(12, 5), nn.Linear(12, 4).bfloat16(), nn.Linear(12, 2).bfloat16()]
+    layers += [nn.Linear(12, 2).double(), nn.Conv1d(4, 5, 3), nn.ConvTranspose1d(4, 3, 2), nn.ConvTranspose1d(4, 5, 2)]
+    return nn.Sequential(*layers, nn.ConvTranspose1d(4, 6, 2, groups=2), nn.Linear(1000, 1100))
+
+
+@given(st.lists(st.lists(st.sampled_from(GRADIENTS), min_size=9, max_size=9), min_size=1, max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_gradients_of_any_layout_from_step_to_step(steps):
+    """What was prepared for one step does not serve another in which any gradient is of another form."""
+    model = many_layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    attached = gct.attach(optimizer, model)
+    assert len(in_place._parts(model[-1].weight, attached.plan.rows[-2])) > 1
+    for forms in [steps[0], *steps]:  # the first one twice
+        before = []
+        for layer, form in zip(model, [*forms, torch.randn_like], strict=True):
+            grad = layer.weight.grad = form(layer.weight.detach())
+            before.append(None if grad is None else grad.double())
+        optimizer.step()
+        for layer, grad, row in zip(model, before, attached.plan.rows[::2], strict=True):
+            if grad is None:
+                assert layer.weight.grad is None
+                continue
+            g = grad.reshape(row.view)
+            wanted = (g - g.sum(row.axes, keepdim=True) / row.fan_in).reshape(row.shape)
+            unit = torch.finfo(layer.weight.dtype).eps / 2
+            # Of at most 6 in size: one rounding of the result, and of a sum in float32 or better.
+            bound = unit * wanted.abs() + 6 * row.fan_in * min(unit, 2**-24)
+            assert ((layer.weight.grad.double() - wanted).abs() <= bound).all()
+
+
+def test_what_is_kept_is_used(monkeypatch):
+    """Else thousands of small gradients would be looked at anew in every step."""
+    model = many_layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    gct.attach(optimizer, model)
+    prepared = []
+    real = in_place.Prepared
+    monkeypatch.setattr(attach_step, "Prepared", lambda *args: prepared.append(1) or real(*args))
+    for _ in range(3):
+        for layer in model:
+            layer.weight.grad = torch.randn_like(layer.weight)
+        optimizer.step()
+    assert len(prepared) == 1
+    grads = [layer.weight.grad for layer in model]
+    together = real(grads, gct.plan(model).rows[::2])._together
+    assert sorted(one.places for one in together) == [[0, 1], [2, 3], [6, 7]]
+
+
+def test_a_gradient_that_autograd_has_recorded():
+    layer = nn.Linear(600, 500, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    gct.attach(optimizer, layer)
+    loss = layer(torch.randn(3, 600)).pow(3).sum()
+    (layer.weight.grad,) = torch.autograd.grad(loss, layer.weight, create_graph=True)
+    assert layer.weight.grad.requires_grad
+    before = layer.weight.grad.detach().clone()
+    optimizer.step()
+    wanted = before - before.mean(1, keepdim=True)
+    assert torch.allclose(layer.weight.grad, wanted, rtol=1e-5, atol=1e-5 * float(before.abs().max()))
 
 
 # ---- Beside the other tools of a training loop
