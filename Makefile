@@ -69,6 +69,7 @@ zoo: .venv-zoo/.ready  ## compare what layers, programs and numbers say of many 
 
 bench: .venv/.dev  ## measure steps on this CPU beside the fastest without GC: make bench ARGS="--parts resnet50"
 	$(PY) -m benchmarks.torch_cpu $(ARGS)
+	$(PY) -m benchmarks.torch_attach
 	$(PY) -m benchmarks.jax_step
 	$(PY) -m benchmarks.plan_time
 	$(PY) -m benchmarks.jax_plan_time
