@@ -72,6 +72,7 @@ def case(package: str, taken: dict[str, list[tuple[float, float]]]) -> dict[str,
 
 
 if __name__ == "__main__":
-    results = {"about": harness.machine(), **measured(int(sys.argv[1]) if sys.argv[1:] else ROUNDS)}
+    found = measured(int(sys.argv[1]) if sys.argv[1:] else ROUNDS)
+    results = {"about": harness.machine(), "rows": [{"package": package, **one} for package, one in found.items()]}
     FILE.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
