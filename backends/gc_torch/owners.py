@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from gc_core.plan import Row
+from gc_core.reasons import Reason, Why, reason_of
 from gc_torch.model_plan import ModelPlan, parameter_of, plan_by_layers
 
 # They hold parameters, and do nothing with them: alone they say no more than a list.
@@ -31,14 +32,13 @@ def rows_by_owner(parameters: Iterable[Tensor]) -> dict[int, Owned]:
     """The rows of those parameters that living modules own, by id().
 
     Each row is that of the plan of the outermost module. A parameter that several of them read in different ways is
-    not in it.
+    left alone.
 
     Raises:
         ValueError: a parameter has lost its shape to an engine that flattens, or has none yet.
     """
     wanted = {id(p) for p in parameters}
     found: dict[int, Owned] = {}
-    differ: set[int] = set()
     roots = _roots(wanted)
     for root in roots:
         made = _plan_of(root, wanted)
@@ -48,8 +48,15 @@ def rows_by_owner(parameters: Iterable[Tensor]) -> dict[int, Owned]:
             key = id(parameter_of(one.owner, one.local))
             before = found.setdefault(key, one)
             if before.row[2:4] != one.row[2:4]:  # view and axes
-                differ.add(key)
-    return {key: one for key, one in found.items() if key not in differ}
+                found[key] = before._replace(row=_of_both(before.row, one.row))
+    return found
+
+
+def _of_both(one: Row, other: Row) -> Row:
+    """Of a parameter that two models see in different ways."""
+    table = any(reason_of(row.why) in (Reason.EMBEDDING, Reason.SHARED_TABLE) for row in (one, other))
+    why = Why(Reason.SHARED_TABLE if table else Reason.SHARED, names=f"{one.name}, {other.name}")
+    return one._replace(view=one.shape, axes=None, why=why)
 
 
 def owned_in(modules: Sequence[nn.Module], made: ModelPlan, wanted: set[int]) -> Iterator[Owned]:

@@ -6,9 +6,12 @@ import weakref
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import gc_torch as gct
+from gc_core.reasons import Reason
 
 
 class Odd(nn.Module):
@@ -36,12 +39,12 @@ def test_bare_parameters_of_gpt2_are_known_by_their_layers(cls):
     wanted = told(gct.plan(model))
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim < 2]
-    for given in (
+    for form in (
         model.parameters(),
         [p for p in model.parameters() if p.requires_grad],
         [{"params": decayed}, {"params": rest, "weight_decay": 0.0}],
     ):
-        assert told(cls(given, lr=0.1).plan) == wanted
+        assert told(cls(form, lr=0.1).plan) == wanted
     assert wanted["transformer.h.0.attn.c_attn.weight"][1] == (0,)  # stored (in, out)
     assert wanted["transformer.wte.weight"][1] is None
 
@@ -256,3 +259,28 @@ def test_without_warnings_where_all_is_known():
         optimizer = gct.AdamW(model.parameters(), lr=0.1)
         model(torch.tensor([[1, 2, 3]])).sum().backward()
         optimizer.step()
+
+
+@given(st.permutations(["embedding", "linear", "transposed", "convolution"]), st.integers(2, 4))
+@settings(max_examples=20)
+def test_models_that_share_a_weight_and_read_it_in_different_ways(kinds, count):
+    """Whichever of them is given: no rule by shape decides what two layers say differently."""
+    made = {
+        "embedding": nn.Embedding(4, 4),
+        "linear": nn.Linear(4, 4, bias=False),
+        "transposed": nn.ConvTranspose2d(4, 4, 1, bias=False),
+        "convolution": nn.Conv2d(4, 4, 1, bias=False),
+    }
+    models = [nn.Sequential(made[kind]) for kind in kinds[:count]]
+    shared = models[0][0].weight
+    sharing = [model for model in models if model[0].weight.shape == shared.shape]
+    for model in sharing:
+        model[0].weight = shared
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gct.GCWarning)  # of an embedding alone
+        axes = {gct.plan(model).rows[0].axes for model in sharing}
+        row = gct.SGD([shared], lr=0.1).plan.rows[0]
+    if len(axes) > 1:
+        assert row.axes is None and row.why.reason in (Reason.SHARED, Reason.SHARED_TABLE)
+    else:
+        assert row.axes == axes.pop()
