@@ -124,7 +124,11 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as in `torch.optim`; the rows of its parameters are found as at construction."""
         if isinstance(param_group, dict):
-            self.check({**self.defaults, **param_group})
+            options = {**self.defaults, **param_group}
+            if any(options["lr"] is group["lr"] for group in self.param_groups):  # a schedule may have made it
+                self.check(options, in_step=True)
+                options["lr"] = 0.0
+            self.check(options)
         super().add_param_group(param_group)
         if "_kept" not in self.__dict__:  # all of them are found at once, when the constructor is done
             return

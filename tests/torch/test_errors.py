@@ -265,6 +265,15 @@ def test_one_bad_tensor_in_the_last_group_changes_nothing(kind, spoil, path, ste
     assert everything(optimizer) == before
 
 
+def test_a_group_may_have_what_a_schedule_has_made_of_the_lr():
+    optimizer = gct.AdamW([nn.Parameter(torch.ones(2))], lr=0.1)
+    optimizer.param_groups[0]["lr"] = -1e-19
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], "lr": optimizer.param_groups[0]["lr"]})
+    for options in ({"lr": -1e-3}, {"lr": optimizer.param_groups[0]["lr"], "weight_decay": -1.0}):
+        with pytest.raises(ValueError, match="must be a finite number >= 0"):
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))], **options})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_that_is_partly_applied_is_noticed(kind, monkeypatch):
     """The check of one group at a time would step the first ones."""
