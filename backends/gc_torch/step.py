@@ -1,5 +1,6 @@
 """The step that SGD, Adam and AdamW share: where GC stands in it, and what is checked before anything changes."""
 
+import contextlib
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, TypeVar, overload
@@ -203,6 +204,9 @@ class CentralizingOptimizer(torch.optim.Optimizer):
     # -- copies and checkpoints ------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
+        with contextlib.suppress(ValueError):  # parameters that have lost their shape: the next step says so
+            for i in range(len(self.param_groups)):
+                self._rows(i, shapes=True)  # a copy knows of its parameters what is known of these now
         return {**super().__getstate__(), "_rows_of_plan": self._rows_of_plan}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

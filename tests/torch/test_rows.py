@@ -1,6 +1,8 @@
 """Whose weight it is: the rows of parameters that an optimizer or an attachment was not made with."""
 
+import copy
 import gc
+import pickle
 import warnings
 import weakref
 
@@ -284,3 +286,19 @@ def test_models_that_share_a_weight_and_read_it_in_different_ways(kinds, count):
         assert row.axes is None and row.why.reason in (Reason.SHARED, Reason.SHARED_TABLE)
     else:
         assert row.axes == axes.pop()
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"]
+)
+def test_a_layer_that_is_exchanged_just_before_or_after_a_copy(how, before):
+    """Neither the old optimizer nor the new one has looked at its parameters in between."""
+    pair = nn.Sequential(nn.Embedding(5, 5), nn.Linear(5, 5)), None
+    pair = pair[0], gct.SGD(pair[0], lr=0.1)
+    pair = pair if before else how(pair)
+    model, optimizer = pair
+    model[0] = nn.Linear(5, 5, bias=False)
+    optimizer.param_groups[0]["params"][0] = model[0].weight
+    _, optimizer = how(pair) if before else pair
+    assert optimizer.plan.rows[0].axes == (1,)
