@@ -68,7 +68,7 @@ DECLARED: dict[str, tuple] = {
     "linear": (False, True),
     "centralizes": ("all", "convolutions"),
     "changes_gradients": (False, True),
-    "library": (None, "torch", "jax", "keras"),
+    "framework": (None, "torch", "jax", "keras"),
 }
 
 

@@ -120,17 +120,17 @@ def of_layers(
     """Runs over one parameter of the chapter `layers`, beside an ordinary weight, as the port's framework stores it."""
 
     def of(port: Port) -> SearchStrategy:
-        library = port.declared["library"]
+        framework = port.declared["framework"]
         rows = [
             row
             for row in ROWS
             if (row.id in ids or row.kind in kinds)
             # No optimizer of PyTorch's can tell the few layers that are stored the other way round.
-            and not (library == "torch" and row.stored == "in out")
-            and any(stores(library, row.kind, row.stored, **options) for options in row.options or ({},))
+            and not (framework == "torch" and row.stored == "in out")
+            and any(stores(framework, row.kind, row.stored, **options) for options in row.options or ({},))
         ]
 
-        if library == "jax":  # as Flax stores them: the others are judged everywhere else
+        if framework == "jax":  # as Flax stores them: the others are judged everywhere else
             rows = [row for row in rows if not row.stored.startswith("out")] or rows
 
         @st.composite

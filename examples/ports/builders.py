@@ -126,7 +126,7 @@ def _stated_again(least: int, taken: Callable[[tuple[int, ...]], bool] = lambda 
         from gc_conformance.ports.function import Function
 
         arrays = SimpleNamespace(from_numpy=np.array, to_numpy=np.asarray, copy=np.copy)
-        asked: dict[str, Any] = {"name": "", "library": "torch", "layout": "out_first", "least": least}
+        asked: dict[str, Any] = {"name": "", "framework": "torch", "layout": "out_first", "least": least}
         return Function(rule, dtypes=("float32", "float64"), arrays=arrays, **asked)
 
     return made

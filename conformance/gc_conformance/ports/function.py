@@ -13,16 +13,24 @@ class Function:
 
     Attributes:
         made: takes a gradient, and returns one or None, having changed what it was given.
-        library: whose models it is for: "torch", "jax" or "keras".
+        framework: whose models it is for: "torch", "jax" or "keras".
         layout: which axis it takes for the output.
         least: the dimensions below which it leaves gradients alone.
     """
 
     def __init__(
-        self, made: Callable, *, name: str, dtypes: tuple[str, ...], library: str, layout: str, least: int, arrays: Any
+        self,
+        made: Callable,
+        *,
+        name: str,
+        dtypes: tuple[str, ...],
+        framework: str,
+        layout: str,
+        least: int,
+        arrays: Any,
     ):
         self.made, self.name, self.dtypes = made, name or getattr(made, "__qualname__", repr(made)), dtypes
-        self.library, self.layout, self.least = library, layout, least
+        self.framework, self.layout, self.least = framework, layout, least
         self.from_numpy, self.to_numpy, self.copy = arrays.from_numpy, arrays.to_numpy, arrays.copy
 
     def _own(self, grad: Any) -> Any:
@@ -36,5 +44,5 @@ class Function:
 
     def centralize_layer(self, kind, grad, **words):
         """The function sees tensors alone, whatever layer they belong to."""
-        storage.require(self.library, kind, **words)
+        storage.require(self.framework, kind, **words)
         return self._own(grad)

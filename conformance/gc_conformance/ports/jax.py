@@ -42,4 +42,4 @@ def function(
     """
     arrays = sys.modules[__name__]
     claimed = dtypes or own_dtypes()
-    return Function(made, name=name, dtypes=claimed, library="jax", layout=layout, least=least, arrays=arrays)
+    return Function(made, name=name, dtypes=claimed, framework="jax", layout=layout, least=least, arrays=arrays)

@@ -53,7 +53,7 @@ class Steps:
 class Optimizer(switched.Optimizer):
     """The port: see `optimizer`."""
 
-    library = "keras"
+    framework = "keras"
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
     dtypes: tuple[str, ...] = ("float32",)
@@ -115,4 +115,4 @@ def function(
         least: the dimensions below which it leaves tensors alone.
     """
     arrays = sys.modules[__name__]
-    return Function(made, name=name, dtypes=dtypes, library="keras", layout=layout, least=least, arrays=arrays)
+    return Function(made, name=name, dtypes=dtypes, framework="keras", layout=layout, least=least, arrays=arrays)

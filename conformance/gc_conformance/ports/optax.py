@@ -40,7 +40,7 @@ class Steps:
 class Optimizer(switched.Optimizer):
     """The port: see `optimizer`."""
 
-    library = "jax"
+    framework = "jax"
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
 

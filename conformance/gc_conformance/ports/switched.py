@@ -15,14 +15,14 @@ class Optimizer:
     """The port. An adapter adds its arrays, `steps`, and how a reproduction spells them.
 
     Attributes:
-        library: whose models it is for: "torch", "jax" or "keras".
+        framework: whose models it is for: "torch", "jax" or "keras".
         layout: which axis of a weight is the output.
         given: how many arguments `made` takes before those of the switch and the options.
         made, plain: what builds the optimizer, and the same without a switch, where there is one.
         options: every other argument that it is built with.
     """
 
-    library, layout, given = "", "out_last", 0
+    framework, layout, given = "", "out_last", 0
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Optimizer:
 
     def switched(self, params, layers, gc, **options):
         for words in layers.values():
-            storage.require(self.library, **words)
+            storage.require(self.framework, **words)
         made = self.plain if gc is None else self.made
         if made is None:
             raise NotImplementedError("no optimizer without a switch is named")

@@ -89,7 +89,7 @@ def _leaves(tree: Any, path: str = "state") -> Any:
 class Optimizer(switched.Optimizer):
     """The port: see `optimizer`."""
 
-    library, layout, given = "torch", "out_first", 1
+    framework, layout, given = "torch", "out_first", 1
     from_numpy = staticmethod(from_numpy)
     to_numpy = staticmethod(to_numpy)
     model, closure = False, False
@@ -181,4 +181,4 @@ def function(
         least: the dimensions below which it leaves tensors alone.
     """
     arrays = sys.modules[__name__]
-    return Function(made, name=name, dtypes=dtypes, library="torch", layout=layout, least=least, arrays=arrays)
+    return Function(made, name=name, dtypes=dtypes, framework="torch", layout=layout, least=least, arrays=arrays)
