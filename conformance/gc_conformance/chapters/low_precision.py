@@ -109,6 +109,11 @@ def _steps(port: Port, case: Training) -> Any:
 SHARE = "optimizer.params(), [(p != params[n]).mean() for n, p in optimizer.params().items()]"
 
 
+def _by_chance(share: float, chance: float, what: str) -> None:
+    """Require that a share is what independent bits make of it."""
+    require(abs(share - chance) <= SURE, f"{what}: with new bits it must be {chance:.3f}, within {SURE:.2f}", SHARE)
+
+
 @property(
     "optimizer.stochastic_in_expectation", needs=("optimizer", "stochastic"), share=0.05, since=2,
     cases=lambda port: _stochastic(1, 4)(port),
@@ -118,12 +123,11 @@ def stochastic_in_expectation(port: Port, case: Training) -> None:
     moved = _moved(port, _steps(port, case), case)
     require(bool(np.isin(moved, (0, 1)).all()), "a weight is neither of its two neighbours in the dtype", SHARE)
     for row, share in enumerate(moved.mean(1)):
-        require(
-            abs(share - 0.25) <= SURE,
+        _by_chance(
+            share, 0.25,
             f"after a step of a quarter of the distance to the next number a share of {share:.3f} of the {MANY} "
-            f"weights of row {row} has moved there: it must be a quarter, within {SURE:.2f}",
-            SHARE,
-        )
+            f"weights of row {row} has moved there",
+        )  # fmt: skip
 
 
 @property(
@@ -134,20 +138,14 @@ def stochastic_new_bits(port: Port, case: Training) -> None:
     """Random bits are new in every step, and in every row."""
     moved, count = _moved(port, _steps(port, case), case), len(case.grads)
     for row, still in enumerate((moved == 0).mean(1)):
-        require(
-            abs(still - 0.75**count) <= SURE,
+        _by_chance(
+            still, 0.75**count,
             f"of {count} steps of a quarter of the distance to the next number, none has moved a share of {still:.3f} "
-            f"of the weights of row {row}: with new bits in each it must be {0.75**count:.3f}, within {SURE:.2f}",
-            SHARE,
-        )
+            f"of the weights of row {row}",
+        )  # fmt: skip
     both = (moved[0] == moved[1]).mean()
     chance = sum((math.comb(count, k) * 0.25**k * 0.75 ** (count - k)) ** 2 for k in range(count + 1))
-    require(
-        abs(both - chance) <= SURE,
-        f"a share of {both:.3f} of the weights has moved as far in one row as in the other: by chance it must be "
-        f"{chance:.3f}, within {SURE:.2f}",
-        SHARE,
-    )
+    _by_chance(both, chance, f"a share of {both:.3f} of the weights has moved as far in one row as in the other")
 
 
 @property(
