@@ -88,19 +88,7 @@ class AtStep:
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Centralize now; and each time that a closure has computed gradients inside the step."""
         self._centralize(optimizer)
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
-        if closure is None:
-            return None
-
-        @functools.wraps(closure)
-        def closure_with_gc(*args: Any, **kwargs: Any) -> Any:
-            loss = closure(*args, **kwargs)
-            self._centralize(optimizer)
-            return loss
-
-        if len(args) > 1:
-            return (args[0], closure_with_gc, *args[2:]), kwargs
-        return args, {**kwargs, "closure": closure_with_gc}
+        return after_closure(args, kwargs, lambda: self._centralize(optimizer))
 
     def _as_step(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """A method that is called instead of `step`. `step` may call it too: Φ of what is centralized is the same."""
@@ -141,6 +129,23 @@ class AtStep:
 
     def _rows_now(self, optimizer: torch.optim.Optimizer) -> list[Any]:
         return [self._rows.current(i, group["params"]) for i, group in enumerate(optimizer.param_groups)]
+
+
+def after_closure(args: tuple, kwargs: dict[str, Any], then: Callable[[], None]) -> Any:
+    """The arguments of a step, whose closure is followed by something each time; None: there is no closure."""
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
+    if closure is None:
+        return None
+
+    @functools.wraps(closure)
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        loss = closure(*args, **kwargs)
+        then()
+        return loss
+
+    if len(args) > 1:
+        return (args[0], followed, *args[2:]), kwargs
+    return args, {**kwargs, "closure": followed}
 
 
 def _is_step(cls: type, name: str) -> bool:

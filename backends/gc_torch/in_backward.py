@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gc_torch import compat, sharded
 from gc_torch.attach import attached_at_step
+from gc_torch.attach_step import after_closure
 from gc_torch.kept import Part
 from gc_torch.spent import Spent
 from gc_torch.step import CentralizingOptimizer
@@ -70,19 +71,10 @@ class StepInBackward:
         """Whether this parameter is updated in backward."""
         return id(p) in self._spent
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple = (), kwargs: Any = None) -> Any:
-        """There is nothing left to do, or when the closure has computed gradients, there will be."""
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """There is nothing left to do; nor will there be when a closure has computed gradients."""
         self._end(optimizer)
-        closure = args[1] if len(args) > 1 else (kwargs or {}).get("closure")  # args[0] is the optimizer
-        if closure is None:
-            return None
-
-        def ended() -> Any:
-            loss = closure()
-            self._end(optimizer)
-            return loss
-
-        return ((args[0], ended, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": ended})
+        return after_closure(args, kwargs, lambda: self._end(optimizer))
 
     def _end(self, optimizer: torch.optim.Optimizer) -> None:
         """The next gradients may come."""
