@@ -152,10 +152,9 @@ class Optimizer:
             )
         low = state_dict.get("low_precision")
         if low is not None:
+            some = {**dict.fromkeys(self.params), **low["kept"]}  # it need not be there for each
+            _same_names("state_dict['low_precision']['kept']", some, self.params)
             for name, kept in low["kept"].items():
-                _same_names(
-                    "state_dict['low_precision']['kept']", {**dict.fromkeys(self.params), name: None}, self.params
-                )
                 if hasattr(kept, "shape"):
                     checks.like(self.framework, self.params[name], f"the compensation of {name}", kept)
             self._set_way(low["way"], low["seed"])
