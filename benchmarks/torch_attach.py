@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 import gc_torch as gct
 from benchmarks import harness, shapes
+from benchmarks.torch_model import Model
 
 WORKLOADS = {
     "ResNet-50": shapes.resnet50(),
@@ -27,35 +27,22 @@ WORKLOADS = {
 }
 
 
-class Weights(nn.Module):
-    """Parameters alone."""
-
-    def __init__(self, some: list[shapes.Shape]):
-        super().__init__()
-        self.all = nn.ParameterList([nn.Parameter(torch.randn(one.shape)) for one in some])
-        for p in self.all:
-            p.grad = torch.randn_like(p)
-
-
 def steps(some: list[shapes.Shape], **options: Any) -> dict[str, Callable[[], None]]:
     """A step of each peer. Gradients stay: Φ of what is centralized is the same, and so is it times 1."""
-    plain, ours = Weights(some), Weights(some)
-    base = torch.optim.AdamW(plain.parameters(), lr=1e-3, **options)
-    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-3, **options)
-    gct.attach(optimizer, ours, {f"all.{i}": one.axes for i, one in enumerate(some)})
-    with_gc = [p for p, one in zip(plain.all, some, strict=True) if one.axes is not None]
+    plain, ours = Model(some), Model(some)
+    base = torch.optim.AdamW(plain.params, lr=1e-3, **options)
+    optimizer = torch.optim.AdamW(ours.params, lr=1e-3, **options)
+    gct.attach(optimizer, ours.module, plan=ours.plan)
+    with_gc = [p for p, one in zip(plain.params, some, strict=True) if one.axes is not None]
 
     def one_pass() -> None:
         for p in with_gc:
             p.grad.mul_(1.0)  # type: ignore[union-attr]
         base.step()
 
-    def again() -> None:
-        one_pass()
-
     return {
         "AdamW + mul_": one_pass,
-        harness.AGAIN: again,
+        harness.AGAIN: one_pass,
         "attach(AdamW)": optimizer.step,
         "AdamW": base.step,
     }
