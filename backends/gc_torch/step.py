@@ -263,10 +263,12 @@ class CentralizingOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if torch.compiler.is_compiling() and not any(group["fused"] for group in self.param_groups):
-            self._step()
-        elif torch.compiler.is_compiling():
-            _without_compiler(self._step)  # a compiler sees into no kernel, and would compile the host's work around it
+        if torch.compiler.is_compiling():
+            if any(group["fused"] for group in self.param_groups):
+                # A compiler sees into no kernel, and would compile the host's work around it.
+                _without_compiler(self._step)
+            else:
+                self._step()
         elif torch.is_inference_mode_enabled() and not self._is_of_inference():
             # States made in it could not be written to by a later step outside.
             with torch.inference_mode(False), torch.set_grad_enabled(self.defaults["differentiable"]):
