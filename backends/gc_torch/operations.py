@@ -182,7 +182,6 @@ def joined(packet: Any, axes: Axes, out: Tensor, dim: int) -> Axes:
 
 SUMS = {aten.add, aten.sub, aten.rsub, aten.lerp, aten.where, aten.masked_fill, aten.addcmul, aten.subtract}
 TIMES = {aten.mul, aten.div, aten.multiply, aten.divide, aten.true_divide}
-ELEMENTS = {aten.add, aten.sub, aten.mul, aten.div}
 
 
 def combined(parts: Sequence[tuple[Made, Sequence[int]]], shape: Sequence[int], *, times: bool) -> Made:

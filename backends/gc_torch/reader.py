@@ -24,7 +24,6 @@ _NORMS = {
 }  # fmt: skip
 _TABLES = {aten.embedding, aten._embedding_bag, aten._embedding_bag_forward_only, aten.embedding_renorm}
 _SUMS = {aten.sum, aten.mean}
-_WRITES = {aten.copy_, aten.index_put_, aten.index_put, aten.slice_scatter, aten.select_scatter}
 _NOTHING = {aten.empty_like, aten.zeros_like, aten.ones_like, aten.new_zeros, aten.new_empty, aten.new_ones,
             aten.new_full, aten.full_like, aten.rand_like, aten.randn_like, aten.sym_size, aten.is_same_size,
             aten._local_scalar_dense, aten.item, aten.equal}  # fmt: skip

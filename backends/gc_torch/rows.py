@@ -93,10 +93,6 @@ class Rows:
             return None
         return rows
 
-    def last(self, index: int) -> tuple[Row, ...]:
-        """The rows of a group as they were found last."""
-        return self._rows[index]
-
     def refuse_foreign(self, params: Sequence[Tensor]) -> None:
         """Raise if the plan speaks of none of these parameters."""
         plan = self.plan
